@@ -1,0 +1,144 @@
+"""Walking in a latent space: interpolation, grids, traversals, directions with a meaning.
+
+Also the three measures of handwriting, taken from the pixels, that give directions a meaning.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+# --- paths and grids ------------------------------------------------------------------------------
+
+
+def lerp(z0: Tensor, z1: Tensor, t: float | Tensor) -> Tensor:
+    """Return (1 - t) z0 + t z1, the straight line from z0 (t = 0) to z1 (t = 1)."""
+    return z0 + t * (z1 - z0)
+
+
+def slerp(z0: Tensor, z1: Tensor, t: float | Tensor) -> Tensor:
+    """Return [sin((1-t) ω) z0 + sin(t ω) z1] / sin ω, the great arc from z0 to z1.
+
+    ω is the angle between them. The norm stays between theirs, while the straight line cuts
+    through the sphere; where the two are (anti)parallel the arc is not defined and lerp is used.
+
+    Shapes: z0 and z1 `(latent_size,)`, t a number or `(n, 1)`.
+    Source: Shoemake 1985; for latent spaces White 2016, section 2.1.
+    """
+    cos = torch.dot(z0, z1) / (z0.norm() * z1.norm())
+    if not cos.abs() < 1 - 1e-6:  # parallel, or a code of norm 0
+        return lerp(z0, z1, t)
+    omega = torch.acos(cos)
+    t = torch.as_tensor(t, dtype=z0.dtype, device=z0.device)
+    return (torch.sin((1 - t) * omega) * z0 + torch.sin(t * omega) * z1) / torch.sin(omega)
+
+
+def interpolate(z0: Tensor, z1: Tensor, n: int = 11, path=lerp) -> Tensor:
+    """Return n codes `(n, L)` on the path (`lerp` or `slerp`) from z0 to z1, both ends included."""
+    t = torch.linspace(0, 1, n, device=z0.device)[:, None]  # (n, 1)
+    return path(z0, z1, t)
+
+
+def traversal(z: Tensor, dimension: int, values: Tensor) -> Tensor:
+    """Return copies of the code z `(L,)` with one dimension set to each of `values`: `(n, L)`."""
+    codes = z.repeat(len(values), 1)
+    codes[:, dimension] = values
+    return codes
+
+
+def manifold_grid(n: int = 20) -> Tensor:
+    """Return an n × n grid of 2-D codes at the Gaussian's quantiles, row by row from the top left.
+
+    Evenly spaced in probability instead of distance: each cell holds 1/n² of the prior's mass.
+    Returns `(n·n, 2)`. Source: Kingma & Welling 2014, appendix A.
+    """
+    probability = (torch.arange(n) + 0.5) / n
+    q = math.sqrt(2) * torch.erfinv(2 * probability - 1)  # the inverse of the normal's CDF
+    z2, z1 = torch.meshgrid(q.flip(0), q, indexing="ij")  # the second axis points up
+    return torch.stack([z1.flatten(), z2.flatten()], dim=1)
+
+
+def box_grid(low: Tensor, high: Tensor, n: int = 20) -> Tensor:
+    """Return an n × n grid of 2-D codes over a box, cell centres, row by row from the top left."""
+    t = (torch.arange(n, device=low.device) + 0.5) / n
+    z2, z1 = torch.meshgrid(
+        low[1] + t.flip(0) * (high[1] - low[1]), low[0] + t * (high[0] - low[0]), indexing="ij"
+    )
+    return torch.stack([z1.flatten(), z2.flatten()], dim=1)
+
+
+# --- directions with a meaning --------------------------------------------------------------------
+
+
+def attribute_direction(codes: Tensor, attribute: Tensor) -> Tensor:
+    """Return cov(z, a) / var(a): how the mean code moves when the attribute grows by one.
+
+    This is the slope of E[z|a], the pattern to add to a code. It is not the weight vector that
+    predicts a from z, which also cancels what the attribute merely correlates with
+    (Haufe et al. 2014). For an attribute of 0 and 1 it is the difference of the two mean codes.
+
+    Shapes: codes `(N, L)`, attribute `(N,)` -> `(L,)`. Unit: latent units per unit of attribute.
+    Raises: ValueError if the attribute is the same everywhere, or the lengths differ.
+    """
+    if len(codes) != len(attribute):
+        raise ValueError(f"{len(codes)} codes but {len(attribute)} attribute values")
+    centred = attribute.to(codes) - attribute.to(codes).mean()
+    variance = centred.square().mean()
+    if not variance > 0:
+        raise ValueError(
+            "the attribute has the same value for every image: no direction changes it"
+        )
+    return (centred[:, None] * (codes - codes.mean(dim=0))).mean(dim=0) / variance
+
+
+def thickness(images: Tensor) -> Tensor:
+    """Return the mean stroke width in pixels, 2 · ink / contour length.
+
+    A stroke of width w and length l has ink w·l and a contour of about 2·l; on grey images the
+    contour is the total variation, the sum of |gradient|. Images `(N, side·side)` or
+    `(N, side, side)`, floats -> `(N,)`; 0 for an empty image.
+    """
+    x = torch.nn.functional.pad(_square(images), (1, 1, 1, 1))
+    dx = (x[:, 1:, 1:] - x[:, 1:, :-1] + x[:, :-1, 1:] - x[:, :-1, :-1]) / 2
+    dy = (x[:, 1:, 1:] - x[:, :-1, 1:] + x[:, 1:, :-1] - x[:, :-1, :-1]) / 2
+    contour = torch.sqrt(dx.square() + dy.square() + 1e-12).sum(dim=(1, 2))
+    return 2 * x.sum(dim=(1, 2)) / contour.clamp_min(1e-3)
+
+
+def slant(images: Tensor) -> Tensor:
+    """Return the slant in degrees from upright, positive to the right: atan(-m_xy / m_yy).
+
+    m_xy and m_yy are the second moments of the ink about its centre; shearing by their ratio is
+    what deskews a digit. Images as in `thickness` -> `(N,)`.
+    """
+    x = _square(images)
+    position = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
+    ink = x.sum(dim=(1, 2)).clamp_min(1e-6)
+    row = position[:, None] - ((x.sum(dim=2) * position).sum(dim=1) / ink)[:, None, None]
+    column = position[None, :] - ((x.sum(dim=1) * position).sum(dim=1) / ink)[:, None, None]
+    m_xy = (x * row * column).sum(dim=(1, 2))
+    m_yy = (x * row.square()).sum(dim=(1, 2)).clamp_min(1e-6)
+    return torch.rad2deg(torch.atan(-m_xy / m_yy))  # rows count downwards, hence the sign
+
+
+def bar(images: Tensor) -> Tensor:
+    """Return how far a bar crosses the stem of a seven, in pixels of ink.
+
+    The widest of the rows in the middle of the figure (45 to 75% of its height), less the median
+    row below the top stroke, which is the stem. Near 0 for a plain 7; images -> `(N,)`.
+    """
+    x = _square(images)
+    rows = x.sum(dim=2)  # (N, side) ink a row
+    # Place the rows on a common scale of 0 (top of the figure) to 1 (bottom).
+    below = rows.cumsum(dim=1) / rows.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    inside = (below > 0.01) & (below < 0.99)
+    height = inside.sum(dim=1, keepdim=True).clamp_min(1)
+    place = (inside.cumsum(dim=1) - 0.5) / height
+    middle = torch.where(inside & (place > 0.45) & (place < 0.75), rows, torch.zeros(()).to(rows))
+    stem = torch.where(inside & (place > 0.35), rows, torch.full((), torch.nan).to(rows))
+    return middle.amax(dim=1) - stem.nanmedian(dim=1).values.nan_to_num()
+
+
+def _square(images: Tensor) -> Tensor:
+    side = math.isqrt(images[0].numel())
+    return images.reshape(len(images), side, side)
