@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
 NAMES = ("mnist", "fashion", "kmnist", "digits")
@@ -55,6 +55,7 @@ def load_images(
     root: str | Path | None = None,
     device: torch.device | str = "cpu",
     time_limit: float = 120.0,
+    fall_back: bool = True,
 ) -> Images:
     """Load "mnist", "fashion", "kmnist" or "digits", the last of which needs no network.
 
@@ -62,13 +63,15 @@ def load_images(
     they are whole; the download, which ends after `time_limit` seconds or 10 s of silence; the
     offline default "digits", with one line that says so.
 
-    Raises: ValueError for an unknown name.
+    Raises: ValueError for an unknown name; OSError instead of the last step if not `fall_back`.
     """
     check_name(name)
     if name != "digits":
         try:
             return _load_torchvision(name, Path(root or data_root()), device, time_limit)
-        except (OSError, Timeout) as error:
+        except OSError as error:  # filelock's Timeout is one too
+            if not fall_back:
+                raise
             print(f"'{name}' is not on disk and could not be downloaded ({error}).")
             print("Using the offline default, 'digits', instead.")
     return _offline_digits(device)

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
-from vae_lesson.data import check_name
+from vae_lesson import train
+from vae_lesson.data import Images, check_name
 from vae_lesson.train import pick_device, results_path
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
@@ -41,6 +43,34 @@ def check_parameters(dataset: str, device: str, seed: int, **numbers: int | floa
     if wrong:
         raise ValueError("wrong parameters: " + "; ".join(wrong))
     return pick_device(device)
+
+
+def trained(
+    filename: str, model: nn.Module, images: Images, epochs: int, **options
+) -> tuple[nn.Module, train.History | None]:
+    """Return (model, history): the one that an earlier lesson saved, or this one, trained now.
+
+    The file in results/ is used if its data set and its configuration are the same; then there is
+    no history. Otherwise `train.fit(model, images.train, epochs=epochs, **options)` runs and the
+    result is saved for the next lesson. One line says which it was.
+    """
+    path = train.results_path(filename)
+    try:
+        saved, info = train.load_model(path, options.get("device") or "cpu")
+        if info.get("dataset") == images.name and saved.config == model.config:
+            print(
+                f"Using {path.name}, trained on {images.name} for {info.get('epochs', '?')} epochs."
+            )
+            return saved, None
+        reason = f"{path.name} is of another data set or size"
+    except FileNotFoundError:
+        reason = f"there is no {path.name} yet"
+    except ValueError as error:
+        reason = str(error)
+    print(f"Training now, because {reason}.")
+    history = train.fit(model, images.train, epochs=epochs, **options)
+    train.save_model(model, path, dataset=images.name, epochs=len(history))
+    return model, history
 
 
 class Text(str):

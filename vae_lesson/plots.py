@@ -150,7 +150,7 @@ def estimators(estimates: dict[str, Tensor], truth: float) -> Figure:
         ax.axvline(truth, color="#d55e00", linestyle="--", label=f"true gradient {truth:g}")
         ax.set_title(f"{name}: standard deviation {values.std().item():.3g}", fontsize=10)
         ax.set_yticks([])
-    ax.set_xlabel("estimate of the gradient from one batch")
+    ax.set_xlabel("estimate of the gradient from one sample")
     np.atleast_1d(axes)[0].legend()
     return fig
 
@@ -163,7 +163,14 @@ def kl_surface(mu: Tensor, sigma: Tensor, kl: Tensor) -> Figure:
     contours = ax.contour(mu, sigma, kl, levels=levels, colors="black", linewidths=0.6)
     ax.clabel(contours, fontsize=8)
     ax.plot(0, 1, "o", color="#d55e00")
-    ax.annotate("the prior: KL = 0", (0, 1), (0.35, 1.35), fontsize=9)
+    ax.annotate(
+        "the prior: KL = 0",
+        (0, 1),
+        (1.2, 2.55),
+        fontsize=9,
+        arrowprops={"arrowstyle": "-", "color": "#d55e00"},
+        bbox={"facecolor": "white", "lw": 0},
+    )
     fig.colorbar(filled, label="KL (nats)")
     ax.set(xlabel="μ", ylabel="σ")
     return fig

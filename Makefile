@@ -1,0 +1,38 @@
+# make lab · make test · make run · make refresh
+# Without make: the same lines are in the README.
+
+PYTHON ?= python3
+BIN = .venv/bin
+LESSONS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
+READY = .venv/.ready
+
+.PHONY: lab test run refresh
+.DELETE_ON_ERROR:
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks 01_autoencoder.ipynb
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+# Every lesson headless, in order, into results/.
+run: $(READY)
+	mkdir -p results
+	@for lesson in $(LESSONS); do \
+	  echo "$$lesson"; \
+	  $(BIN)/papermill --progress-bar -k python3 --cwd notebooks --execution-timeout 900 \
+	    $$lesson results/$$(basename $$lesson) || exit 1; \
+	done
+
+# Run the committed lessons in place and clean them.
+refresh: $(READY)
+	$(BIN)/python tests/refresh.py $(LESSONS)
+
+# The environment, made once: it is made again only when the requirements change.
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $(READY)

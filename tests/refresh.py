@@ -1,0 +1,68 @@
+"""Run lessons in place and clean them: `python tests/refresh.py notebooks/*.ipynb`.
+
+What is committed keeps its outputs (GitHub shows them), and nothing that is dead without a kernel
+or belongs to one machine: see `cleaned`.
+"""
+
+import copy
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return a copy without widget views and state, frozen bars, or traces of the run's machine.
+
+    A widget with a static twin keeps the picture; one without (a progress bar) goes.
+    """
+    notebook = copy.deepcopy(notebook)
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type != "code":
+            continue
+        kept = []
+        for output in cell.outputs:
+            if output.output_type in ("display_data", "execute_result"):
+                if WIDGET in output.data:
+                    if "image/png" not in output.data:
+                        continue
+                    del output.data[WIDGET]
+                    output.data["text/plain"] = "the explorer, as a still picture"
+                output.metadata = nbformat.from_dict({})
+            elif output.output_type == "stream" and re.search(r"\d+%\|", output.text):
+                continue  # a bar in plain text
+            kept.append(output)
+        cell.outputs = kept
+    return notebook
+
+
+def main(paths: list[str]) -> None:
+    for path in map(Path, paths):
+        print(path, flush=True)
+        notebook = nbformat.read(path, as_version=4)
+        client = NotebookClient(
+            notebook,
+            timeout=900,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(path.parent)}},
+            record_timing=False,
+            store_widget_state=False,
+        )
+        client.execute()
+        part = path.with_suffix(".part")
+        nbformat.write(cleaned(notebook), part)
+        part.replace(path)  # a failed run above leaves the committed file as it was
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
