@@ -175,7 +175,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     Source: Dowson & Landau 1982; for images Heusel et al. 2017, eq. 6.
     """
     a, b = a.double().cpu(), b.double().cpu()
-    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    cov_a, cov_b = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))
     # The trace of the root of C_a C_b is the sum of the roots of its eigenvalues, which are real
     # and not negative; rounding can leave small negative or complex parts.
     roots = torch.linalg.eigvals(cov_a @ cov_b).real.clamp_min(0).sqrt()
@@ -189,6 +189,9 @@ def _features(classifier: nn.Sequential, images: Tensor) -> Tensor:
 
 def nearest_distance(points: Tensor, cloud: Tensor) -> Tensor:
     """Return each point's Euclidean distance to the nearest of the cloud. `(n, L)` -> `(n,)`."""
+    # cdist goes through squared norms, which round badly far from the origin.
+    centre = cloud.mean(dim=0)
+    points, cloud = points - centre, cloud - centre
     # A part at a time: 10,000 × 60,000 distances at once are 2.4 GB.
     return torch.cat([torch.cdist(part, cloud).amin(dim=1) for part in points.split(500)])
 

@@ -52,7 +52,7 @@ class LatentExplorer(widgets.VBox):
         self._picture = widgets.Image(
             format="png", width=PICTURE, height=PICTURE, layout={"min_width": f"{PICTURE}px"}
         )
-        self._picture.add_class("jupyter-widgets-latent-picture")
+        self._picture.add_class("vae-picture")
         self._notice = widgets.HTML()
         self.sliders = [
             widgets.FloatSlider(

@@ -82,13 +82,13 @@ def attribute_direction(codes: Tensor, attribute: Tensor) -> Tensor:
     """
     if len(codes) != len(attribute):
         raise ValueError(f"{len(codes)} codes but {len(attribute)} attribute values")
-    centred = attribute.to(codes) - attribute.to(codes).mean()
-    variance = centred.square().mean()
-    if not variance > 0:
-        raise ValueError(
-            "the attribute has the same value for every image: no direction changes it"
-        )
-    return (centred[:, None] * (codes - codes.mean(dim=0))).mean(dim=0) / variance
+    attribute = attribute.to(codes)
+    if attribute.isnan().any():
+        raise ValueError("the attribute holds NaN")
+    if attribute.max() == attribute.min():
+        raise ValueError("the attribute has the same value for every image: it has no direction")
+    centred = attribute - attribute.mean()
+    return (centred[:, None] * (codes - codes.mean(dim=0))).mean(dim=0) / centred.square().mean()
 
 
 def thickness(images: Tensor) -> Tensor:
@@ -140,5 +140,7 @@ def bar(images: Tensor) -> Tensor:
 
 
 def _square(images: Tensor) -> Tensor:
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floats in [0, 1], got {images.dtype}: use data.to_float")
     side = math.isqrt(images[0].numel())
     return images.reshape(len(images), side, side)

@@ -3,6 +3,7 @@
 import html
 import inspect
 import json
+import math
 from collections.abc import Callable
 
 import torch
@@ -50,26 +51,27 @@ def trained(
 ) -> tuple[nn.Module, train.History | None]:
     """Return (model, history): the one that an earlier lesson saved, or this one, trained now.
 
-    The file in results/ is used if its data set and its configuration are the same; then there is
-    no history. Otherwise `train.fit(model, images.train, epochs=epochs, **options)` runs and the
-    result is saved for the next lesson. One line says which it was.
+    The file in results/ is used if it is of the same kind, configuration and data set and had at
+    least as many epochs; then there is no history. Otherwise `train.fit(model, images.train,
+    epochs=epochs, **options)` runs and the result is saved for the next lesson, unless it was
+    interrupted. One line says which it was.
     """
     path = train.results_path(filename)
     try:
         saved, info = train.load_model(path, options.get("device") or "cpu")
-        if info.get("dataset") == images.name and saved.config == model.config:
-            print(
-                f"Using {path.name}, trained on {images.name} for {info.get('epochs', '?')} epochs."
-            )
+        same = type(saved) is type(model) and saved.config == model.config
+        if same and info.get("dataset") == images.name and info.get("epochs", 0) >= epochs:
+            print(f"Using {path.name}: dataset {images.name}, epochs {info['epochs']}.")
             return saved, None
-        reason = f"{path.name} is of another data set or size"
+        reason = f"{path.name} is of another data set or size, or had fewer epochs"
     except FileNotFoundError:
         reason = f"there is no {path.name} yet"
     except ValueError as error:
         reason = str(error)
     print(f"Training now, because {reason}.")
     history = train.fit(model, images.train, epochs=epochs, **options)
-    train.save_model(model, path, dataset=images.name, epochs=len(history))
+    if history.stopped is None:
+        train.save_model(model, path, dataset=images.name, epochs=epochs)
     return model, history
 
 
@@ -85,6 +87,10 @@ def check_band(dataset: str, neg_elbo: float, default_parameters: bool = True) -
     if dataset not in BANDS:
         return Text(f"−ELBO {neg_elbo:.2f} nats. '{dataset}' has no measured band to compare with.")
     low, high = BANDS[dataset]
+    if not math.isfinite(neg_elbo):
+        return Text(
+            f"−ELBO {neg_elbo:.2f} nats: the model is broken. The healthy band is {low} to {high}."
+        )
     if not default_parameters:
         return Text(
             f"−ELBO {neg_elbo:.2f} nats. The band {low} to {high} is for the default parameters, "
@@ -146,6 +152,8 @@ class Table:
 
 
 def _cell(value) -> str:
+    if isinstance(value, bool):
+        return str(value)
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -157,9 +165,8 @@ def summary(lesson: str, numbers: dict[str, tuple[float, str]]) -> Table:
     The file, `<lesson>.json`, is what a headless run leaves for a teacher to read by program.
     """
     plain = {name: {"value": float(value), "unit": unit} for name, (value, unit) in numbers.items()}
-    results_path(f"{lesson}.json").write_text(
-        json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-    )
+    text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+    results_path(f"{lesson}.json").write_text(text, encoding="utf-8")
     return Table(
         ["what", "number", "unit"],
         [[name, float(value), unit] for name, (value, unit) in numbers.items()],

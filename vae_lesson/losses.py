@@ -39,6 +39,10 @@ def gaussian_nll(x_mean: Tensor, x: Tensor, log_var: Tensor | float = 0.0) -> Te
     """
     _same_shape("x_mean", x_mean, "x", x)
     log_var = torch.as_tensor(log_var, dtype=x.dtype, device=x.device)
+    if torch.broadcast_shapes(log_var.shape, x.shape) != x.shape:
+        raise ValueError(
+            f"log_var {tuple(log_var.shape)} must broadcast to the images' shape {tuple(x.shape)}"
+        )
     return _per_image(
         0.5 * (math.log(2 * math.pi) + log_var + (x - x_mean).square() * torch.exp(-log_var))
     )

@@ -145,7 +145,7 @@ def _networks(
         ("hidden_size", hidden_size),
         ("input_size", input_size),
     ]:
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if network == "linear":
         return nn.Linear(input_size, code_size), nn.Linear(latent_size, input_size)
@@ -204,6 +204,8 @@ def _conv_networks(
 def _flat_images(x: Tensor, input_size: int) -> Tensor:
     if not x.is_floating_point():
         raise ValueError(f"images must be floats in [0, 1], got {x.dtype}: use data.to_float")
+    if x.ndim < 2:
+        raise ValueError(f"images come in batches, (B, ...): got shape {tuple(x.shape)}")
     flat = x.flatten(start_dim=1)
     if flat.shape[1] != input_size:
         raise ValueError(

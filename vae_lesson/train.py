@@ -1,8 +1,9 @@
 """One plain training loop, `fit`, its history, and saving and loading a trained model."""
 
+import math
 import os
-import pickle
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +133,7 @@ def fit(
 
     Raises: ValueError for a bad argument, before any training; Diverged at the first NaN or inf.
     """
-    _check_arguments(images, epochs, batch_size, lr, schedule)
+    _check_arguments(images, test_images, epochs, batch_size, lr, schedule, beta, binarisation)
     device = pick_device(device)
     terms = terms or terms_of(model)
     model.to(device).train()
@@ -171,17 +172,18 @@ def fit(
                     scheduler.step()
             recon_mean, kl_mean = (sums.sum(dim=0) / len(images)).tolist()  # waits for the device
             seconds += time.perf_counter() - start
-            history.recon.append(recon_mean)
-            history.kl.append(kl_mean)
-            history.seconds.append(seconds)
             if test_images is not None:
                 test_recon, test_kl = mean_terms(model, test_images, terms, seed, binarisation)
+                _check_finite(torch.tensor([[test_recon, test_kl]]), step, epoch, history, lr)
                 history.test_recon.append(test_recon)
                 history.test_kl.append(test_kl)
                 bar.set_postfix_str("test " + _postfix(test_recon, test_kl), refresh=False)
+            history.recon.append(recon_mean)
+            history.kl.append(kl_mean)
+            history.seconds.append(seconds)
     except KeyboardInterrupt:
         history.stopped = f"interrupted in epoch {epoch} of {epochs}, step {step} of {steps}"
-        print(f"Training {history.stopped}: the model is kept, with {len(history)} whole epochs.")
+        print(f"Training {history.stopped}: the model is kept. Whole epochs: {len(history)}.")
     finally:
         bar.close()
         model.eval()
@@ -217,7 +219,7 @@ def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 3, seed: int = 
     Reads MNIST's test digits with about 96% accuracy after three seconds. Its weights come from
     `seed` alone, and the global random state is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         classifier = nn.Sequential(
             nn.Linear(images[0].numel(), 128), nn.ReLU(), nn.Linear(128, int(labels.max()) + 1)
@@ -253,15 +255,19 @@ def save_model(model: nn.Module, path: str | Path, **info: str | int | float) ->
     The file gets its name only when it is whole: an interrupt leaves the old one.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     content = {
         "kind": type(model).__name__,
         "config": model.config,
         "state": model.state_dict(),
-        "info": info,
+        # NumPy's numbers would make a file that weights_only refuses to load.
+        "info": {k: v.item() if hasattr(v, "item") else v for k, v in info.items()},
     }
-    torch.save(content, part)
-    os.replace(part, path)
+    try:
+        torch.save(content, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict]:
@@ -272,19 +278,22 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no model at {path}")
+    device = pick_device(device)
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at checksums
+            if broken := archive.testzip():
+                raise ValueError(f"wrong checksum of {broken}")
         content = torch.load(path, map_location=device, weights_only=True)
-        kind, config = KINDS[content["kind"]], content["config"]
-        state, info = content["state"], content["info"]
-    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        config, state, info = content["config"], content["state"], content["info"]
+        model = KINDS[content["kind"]](**config).to(device)
+    except Exception as error:  # a damaged file can make the readers raise anything
         raise ValueError(
             f"{path} is damaged or no model of this course: remove it and train again "
-            f"({type(error).__name__})"
+            f"({type(error).__name__}: {error})"
         ) from error
-    model = kind(**config).to(device)
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the weights in {path} do not fit its configuration {config}: "
             "remove it and train again"
@@ -295,19 +304,29 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
 # --- small parts ----------------------------------------------------------------------------------
 
 
-def _check_arguments(images: Tensor, epochs: int, batch_size: int, lr: float, schedule: str):
-    if epochs < 0:
-        raise ValueError(f"epochs must be 0 or more, got {epochs}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-    if not lr > 0:
-        raise ValueError(f"lr must be over 0, got {lr}")
+def _check_arguments(
+    images, test_images, epochs, batch_size, lr, schedule, beta, binarisation
+) -> None:
+    if not isinstance(epochs, int) or epochs < 0:
+        raise ValueError(f"epochs must be a whole number, 0 or more, got {epochs}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number, 1 or more, got {batch_size}")
+    if not 0 < lr < float("inf"):
+        raise ValueError(f"lr must be over 0 and finite, got {lr}")
+    if not math.isfinite(beta):
+        raise ValueError(f"beta must be finite, got {beta}")
     if schedule not in ("constant", "one-cycle"):
         raise ValueError(f"schedule must be 'constant' or 'one-cycle', got {schedule!r}")
-    if images.dtype != torch.uint8 or len(images) == 0:
+    for name, some in [("images", images), ("test_images", test_images)]:
+        if some is not None and (some.dtype != torch.uint8 or len(some) == 0):
+            raise ValueError(
+                f"{name} must be at least one uint8 image, got {tuple(some.shape)} of {some.dtype}"
+            )
+    if test_images is not None and test_images[0].numel() != images[0].numel():
         raise ValueError(
-            f"fit takes at least one uint8 image, got {tuple(images.shape)} of {images.dtype}"
+            f"images have {images[0].numel()} pixels, test_images {test_images[0].numel()}"
         )
+    to_float(images[:1], binarisation, torch.Generator(images.device))  # raises for an unknown one
 
 
 def _check_finite(sums: Tensor, first: int, epoch: int, history: History, lr: float) -> None:

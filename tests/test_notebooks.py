@@ -1,0 +1,238 @@
+"""The lessons as files: solutions to the exercises, cleanliness, papermill with other parameters.
+
+That every committed lesson runs from top to bottom is nbval's part: pytest collects notebooks/ too.
+"""
+
+import re
+import struct
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import torch
+from refresh import cleaned
+
+from vae_lesson import checks, data
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+NAMES = [path.stem for path in LESSONS]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def exercises(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
+    """Return (stub cell, solution) of each exercise; the solution is folded into the next cell."""
+    found = []
+    for cell, after in zip(notebook.cells, notebook.cells[1:]):
+        if cell.cell_type == "code" and re.search(r"^checks\.\w+\(my_\w+\)$", cell.source, re.M):
+            folded = re.search(r"<details>.*?```python\n(.*?)```.*?</details>", after.source, re.S)
+            assert folded, f"no folded solution below: {cell.source}"
+            found.append((cell.source, folded.group(1)))
+    return found
+
+
+EXERCISES = [
+    pytest.param(stub, solution, id=re.search(r"my_\w+", stub).group())
+    for path in LESSONS
+    for stub, solution in exercises(read(path))
+]
+
+
+def test_there_are_lessons():
+    assert NAMES[:3] == ["01_autoencoder", "02_vae", "03_latent_space"]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_each_lesson_has_two_to_four_exercises(path):
+    assert 2 <= len(exercises(read(path))) <= 4
+
+
+@pytest.mark.parametrize("stub, solution", EXERCISES)
+def test_solution_passes_its_check_and_the_stub_does_not(stub, solution):
+    names = {"torch": torch, "checks": checks}
+    *definition, call = stub.strip().split("\n")
+    exec("\n".join(definition), names)
+    assert eval(call, names) == "Not yet: your function returns nothing."
+    exec(solution, names)
+    verdict = eval(call, names)
+    assert verdict.ok, verdict
+
+
+# --- what is committed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_committed_lesson_is_clean(path):
+    notebook = read(path)
+    assert notebook == cleaned(notebook), "run `make refresh`"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert path.stat().st_size < 1_500_000
+    text = path.read_text()
+    assert not re.search(r"/(?:root|work|home|tmp|Users)/", text), "a path of one machine"
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_committed_outputs_are_of_the_real_mnist(path):
+    outputs = [o for cell in read(path).cells if cell.cell_type == "code" for o in cell.outputs]
+    text = "\n".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs)
+    assert "mnist: 60,000 training and 10,000 test images" in text
+    assert "digits: 60,000" not in text
+    assert any("image/png" in o.get("data", {}) for o in outputs)
+
+
+def test_committed_lesson_02_ends_in_its_band():
+    outputs = [o for cell in read(LESSONS[1]).cells if "outputs" in cell for o in cell.outputs]
+    text = "\n".join(o.get("data", {}).get("text/plain", "") for o in outputs)
+    assert "inside the healthy band 104.5 to 106.5" in text
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_each_parameter_says_what_it_is(path):
+    parameters = papermill.inspect_notebook(path)
+    assert {"dataset", "seed", "device", "epochs"} <= set(parameters)
+    for name, parameter in parameters.items():
+        assert parameter["help"] and parameter["inferred_type_name"] != "None", name
+
+
+def test_cleaning_drops_what_is_dead_without_a_kernel():
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "x"}
+    output = nbformat.v4.new_output
+    cell = nbformat.v4.new_code_cell(
+        "x",
+        metadata={"papermill": {"duration": 1}, "tags": ["parameters"]},
+        outputs=[
+            output("display_data", view),  # a progress bar
+            output("display_data", view | {"image/png": "AAAA"}),  # an explorer and its twin
+            output("stream", name="stderr", text=" 10%|#    | 1/10"),
+            output("stream", name="stdout", text="kept"),
+        ],
+    )
+    notebook = nbformat.v4.new_notebook(
+        cells=[cell], metadata={"widgets": {"state": 1}, "papermill": {"input_path": "/home/me"}}
+    )
+    clean = cleaned(notebook)
+    twin, text = clean.cells[0].outputs
+    assert set(twin.data) == {"image/png", "text/plain"}
+    assert text.text == "kept"
+    assert clean.cells[0].metadata == {"tags": ["parameters"]}
+    assert set(clean.metadata) == {"kernelspec", "language_info"}
+    assert clean == cleaned(clean)
+
+
+# --- headless, with other parameters --------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return run(lesson, **parameters): the executed notebook, with results of its own."""
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "results"))
+
+    def execute(name: str, **parameters) -> nbformat.NotebookNode:
+        return papermill.execute_notebook(
+            NOTEBOOKS / f"{name}.ipynb",
+            tmp_path / "out.ipynb",
+            parameters,
+            kernel_name="python3",
+            cwd=NOTEBOOKS,
+            progress_bar=False,
+            execution_timeout=600,
+        )
+
+    return execute
+
+
+def write_idx(path: Path, array: torch.Tensor) -> None:
+    magic = 0x800 + array.ndim
+    header = struct.pack(f">{1 + array.ndim}i", magic, *array.shape)
+    path.write_bytes(header + array.byte().numpy().tobytes())
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
+    """Return a data folder with the offline digits in place of Fashion-MNIST and KMNIST.
+
+    They have the files and shapes of the real ones, so that the code for them runs offline.
+    """
+    root = tmp_path_factory.mktemp("data")
+    digits = data.load_images("digits")
+    for name in ("FashionMNIST", "KMNIST"):
+        raw = root / name / "raw"
+        raw.mkdir(parents=True)
+        write_idx(raw / "train-images-idx3-ubyte", digits.train)
+        write_idx(raw / "train-labels-idx1-ubyte", digits.train_labels)
+        write_idx(raw / "t10k-images-idx3-ubyte", digits.test)
+        write_idx(raw / "t10k-labels-idx1-ubyte", digits.test_labels)
+    return root
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    outputs = [o for cell in notebook.cells if "outputs" in cell for o in cell.outputs]
+    return "\n".join(
+        o.get("text", "") or "".join(o.get("data", {}).get("text/plain", "")) for o in outputs
+    )
+
+
+def test_lesson_01_offline_with_another_size(run, tmp_path):
+    done = run("01_autoencoder", dataset="digits", epochs=1, latent_size=5, hidden_size=64)
+    assert "PCA, 5 numbers" in printed(done)
+    assert (tmp_path / "results" / "autoencoder.pt").is_file()
+    assert (tmp_path / "results" / "01_autoencoder.json").is_file()
+
+
+def test_lesson_02_on_kmnist_alone(run, tmp_path, stand_ins, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_DATA", str(stand_ins))
+    done = run("02_vae", dataset="kmnist", epochs=1, latent_size=6, hidden_size=64)
+    text = printed(done)
+    assert "kmnist: 60,000 training" in text
+    assert "'kmnist' has no measured band" in text
+    assert "Training now, because there is no autoencoder.pt yet." in text
+    assert (tmp_path / "results" / "vae_generated.png").stat().st_size > 1000
+
+
+def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_ins, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_DATA", str(stand_ins))
+    done = run("03_latent_space", dataset="fashion", epochs=1, latent_size=40, hidden_size=64)
+    text = printed(done)
+    assert "fashion: 60,000 training" in text
+    assert "Training now, because there is no vae.pt yet." in text
+    assert "going on without it" in text  # of MNIST, its strange images
+    pictures = [
+        o.data
+        for cell in done.cells
+        if "explore." in cell.source
+        for o in cell.get("outputs", [])
+        if "image/png" in o.get("data", {})
+    ]
+    assert len(pictures) == 2  # each explorer has its static twin
+
+
+@pytest.mark.parametrize(
+    "name, parameters, messages",
+    [
+        ("01_autoencoder", {"epochs": -1}, ["epochs must be a whole number of at least 1, got -1"]),
+        (
+            "02_vae",
+            {"dataset": "cifar", "latent_size": 0},
+            [
+                "unknown data set 'cifar': choose one of mnist, fashion, kmnist, digits",
+                "latent_size must be a whole number of at least 1, got 0",
+            ],
+        ),
+        ("03_latent_space", {"device": "cuda:99"}, ["device 'cuda:99' is not there"]),
+    ],
+)
+def test_bad_parameters_end_at_once(name, parameters, messages, run, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError) as failure:
+        run(name, **parameters)
+    assert failure.value.ename == "ValueError"
+    for message in messages:
+        assert message in failure.value.evalue
+    # It failed in the second cell of code, before any data or training.
+    assert failure.value.exec_count == 3  # papermill's own cell of parameters counts too
