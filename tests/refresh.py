@@ -4,6 +4,7 @@ What is committed keeps its outputs (GitHub shows them), and nothing that is dea
 or belongs to one machine: see `cleaned`.
 """
 
+import base64
 import copy
 import re
 import sys
@@ -62,6 +63,12 @@ def main(paths: list[str]) -> None:
         part = path.with_suffix(".part")
         nbformat.write(cleaned(notebook), part)
         part.replace(path)  # a failed run above leaves the committed file as it was
+        for cell in notebook.cells:
+            if "picture" in cell.metadata.get("tags", []):  # the one that the README shows
+                png = next(
+                    o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})
+                )
+                path.with_name("picture.png").write_bytes(base64.b64decode(png))
 
 
 if __name__ == "__main__":

@@ -79,9 +79,11 @@ class LatentExplorer(widgets.VBox):
             buttons.append(button)
         self.observe(self._z_changed, "z")
         self.z = self._start
-        column = widgets.VBox(
-            [*self.sliders, widgets.HBox(buttons)], layout={"max_height": "420px"}
+        # Sixty-four sliders scroll; in a block each keeps its height.
+        scrolling = widgets.VBox(
+            self.sliders, layout={"display": "block", "max_height": "300px", "overflow": "auto"}
         )
+        column = widgets.VBox([scrolling, widgets.HBox(buttons)])
         super().__init__([widgets.HBox([self._picture, column]), self._notice])
 
     def draw(self) -> None:

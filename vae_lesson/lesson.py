@@ -15,7 +15,7 @@ from vae_lesson.train import pick_device, results_path
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
 # and hyperparameters ends. MNIST: three seeds gave 105.39 to 105.89, the article's script 106.27.
-# digits: three seeds, see the commit. A data set that was not measured is not in here.
+# digits: four seeds gave 99.66 to 99.82. A data set that was not measured is not in here.
 BANDS = {"mnist": (104.5, 106.5), "digits": (98.5, 101.0)}
 
 
