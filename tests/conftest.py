@@ -3,8 +3,8 @@
 import os
 import tempfile
 
+# The first Adam imports this, which fails while a test has torch.cuda patched: so import it now.
+import torch._dynamo  # noqa: F401
+
 RESULTS = tempfile.TemporaryDirectory(prefix="vae_lesson_results_")
 os.environ["VAE_LESSON_RESULTS"] = RESULTS.name
-# A machine with other work to do (a second notebook, a browser) must not stop torch's threads
-# from making progress: waiting threads sleep instead of spinning.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -125,24 +125,26 @@ class Table:
                 raise ValueError(f"a row has {len(row)} cells, the header {len(header)}: {row}")
         self.header = header
         self.rows = [[_cell(value) for value in row] for row in rows]
+        columns = zip(*rows) if rows else [[]] * len(header)
+        self._left = [all(isinstance(value, str) for value in column) for column in columns]
 
     def __repr__(self) -> str:
         lines = [self.header, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
         return "\n".join(
             "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths))
+                cell.ljust(width) if left else cell.rjust(width)
+                for cell, width, left in zip(line, widths, self._left)
             ).rstrip()
             for line in lines
         )
 
     def _repr_html_(self) -> str:
         def line(cells: list[str], tag: str) -> str:
-            styles = ["text-align:left"] + ["text-align:right"] * (len(cells) - 1)
+            sides = ["left" if left else "right" for left in self._left]
             return "".join(
-                f'<{tag} style="{style}">{html.escape(cell)}</{tag}>'
-                for cell, style in zip(cells, styles)
+                f'<{tag} style="text-align:{side}">{html.escape(cell)}</{tag}>'
+                for cell, side in zip(cells, sides)
             )
 
         body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.rows)
@@ -155,7 +157,7 @@ def _cell(value) -> str:
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+        return f"{value:#.3g}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
