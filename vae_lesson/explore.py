@@ -59,7 +59,7 @@ class LatentExplorer(widgets.VBox):
                 value=0.0,
                 min=low,
                 max=high,
-                step=(high - low) / 60,
+                step=(high - low) / 120,
                 description=name,
                 readout_format=".2f",
                 style={"description_width": "90px"},
@@ -84,7 +84,9 @@ class LatentExplorer(widgets.VBox):
             self.sliders, layout={"display": "block", "max_height": "300px", "overflow": "auto"}
         )
         column = widgets.VBox([scrolling, widgets.HBox(buttons)])
-        super().__init__([widgets.HBox([self._picture, column]), self._notice])
+        # Aligned at the top: stretched to the column's height, the picture would be distorted.
+        top = widgets.HBox([self._picture, column], layout={"align_items": "flex-start"})
+        super().__init__([top, self._notice])
 
     def draw(self) -> None:
         """Go to a random code: each slider uniformly at random over its middle two thirds."""
