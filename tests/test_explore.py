@@ -1,6 +1,7 @@
 """The explorers without a browser: their state, callbacks, twins and errors."""
 
 import base64
+import inspect
 import io
 
 import ipywidgets as widgets
@@ -123,5 +124,5 @@ def test_a_thousand_moves_leave_no_widget_behind(vae):
 
 def test_no_interact_and_no_output_widget():
     # Now and then they hang a headless run for good.
-    source = open(explore.__file__).read()
+    source = inspect.getsource(explore)
     assert "Output(" not in source and "interact(" not in source

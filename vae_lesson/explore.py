@@ -77,7 +77,7 @@ class LatentExplorer(widgets.VBox):
             button = widgets.Button(description=text, tooltip=tip)
             button.on_click(lambda _, action=action: self._guarded(action))
             buttons.append(button)
-        self.observe(self._z_changed, "z")
+        self.observe(self._show_z, "z")
         self.z = self._start
         # Sixty-four sliders scroll; in a block each keeps its height.
         scrolling = widgets.VBox(
@@ -124,7 +124,7 @@ class LatentExplorer(widgets.VBox):
             raise traitlets.TraitError("z holds NaN or inf")
         return value.astype(np.float32)
 
-    def _z_changed(self, change) -> None:
+    def _show_z(self, change) -> None:
         if not self._moving:
             self._move_sliders(change["new"])
         self.image = self._picture.value = _png(_enlarged(self._decode(change["new"][None])[0]))
