@@ -9,8 +9,9 @@ READY = .venv/.ready
 .PHONY: lab test run refresh
 .DELETE_ON_ERROR:
 
+# Jupyter refuses to run as root unless told; in a container one often is.
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=notebooks 01_autoencoder.ipynb
+	$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(READY)
 	$(BIN)/ruff check .
@@ -33,6 +34,7 @@ refresh: $(READY)
 # The environment, made once: it is made again only when the requirements change.
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
+	  { echo "python -m venv failed (on Debian or Ubuntu: apt install python3-venv)"; exit 1; }
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $(READY)

@@ -6,8 +6,10 @@ or belongs to one machine: see `cleaned`.
 
 import base64
 import copy
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -48,27 +50,37 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main(paths: list[str]) -> None:
-    for path in map(Path, paths):
-        print(path, flush=True)
-        notebook = nbformat.read(path, as_version=4)
-        client = NotebookClient(
-            notebook,
-            timeout=900,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(path.parent)}},
-            record_timing=False,
-            store_widget_state=False,
-        )
-        client.execute()
-        part = path.with_suffix(".part")
-        nbformat.write(cleaned(notebook), part)
-        part.replace(path)  # a failed run above leaves the committed file as it was
-        for cell in notebook.cells:
-            if "picture" in cell.metadata.get("tags", []):  # the one that the README shows
-                png = next(
-                    o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})
-                )
-                path.with_name("picture.png").write_bytes(base64.b64decode(png))
+    """Run and clean each lesson, in order, with results of their own: no old model gets in."""
+    with tempfile.TemporaryDirectory() as results:
+        os.environ["VAE_LESSON_RESULTS"] = results
+        for path in map(Path, paths):
+            refresh(path)
+
+
+def refresh(path: Path) -> None:
+    print(path, flush=True)
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=900,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        store_widget_state=False,
+    )
+    client.execute()
+    printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
+    if "Using the offline default" in printed:
+        sys.exit(f"{path}: the data set could not be had. Nothing was written.")
+    part = path.with_suffix(".part")
+    nbformat.write(cleaned(notebook), part)
+    part.replace(path)  # a failed run above leaves the committed file as it was
+    for cell in notebook.cells:
+        if "picture" in cell.metadata.get("tags", []):  # the one that the README shows
+            png = next(
+                o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})
+            )
+            path.with_name("picture.png").write_bytes(base64.b64decode(png))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def folder(tmp_path_factory):
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
                 cell.source = cell.source.replace(LOAD, LOAD + FEWER)
+        assert any(FEWER in cell.source for cell in notebook.cells), "the loading line has changed"
         nbformat.write(notebook, folder / path.name)
     return folder
 
@@ -91,7 +92,10 @@ def lab(folder, tmp_path_factory):
         yield address
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -278,26 +278,26 @@ def test_image_change_draws_its_directions_by_seed():
 
 def test_elbo_adds_up_and_has_a_seed():
     model, images = new(), random_images()
-    result = evaluate.elbo(model, images, seed=2)
+    result = evaluate.neg_elbo(model, images, seed=2)
     recon, kl = train.mean_terms(model, images, seed=2)
     assert result == (recon, kl, recon + kl)
-    assert evaluate.elbo(model, images, seed=3).recon != recon
-    assert evaluate.elbo(model, images, seed=3).kl == kl
+    assert evaluate.neg_elbo(model, images, seed=3).recon != recon
+    assert evaluate.neg_elbo(model, images, seed=3).kl == kl
 
 
 def test_elbo_binarises_if_asked():
     model, images = new(), random_images()
     binary = (images > 127).byte() * 255
-    expected = evaluate.elbo(model, binary)
-    assert evaluate.elbo(model, images, binarisation="threshold") == pytest.approx(expected)
-    assert evaluate.elbo(model, images) != pytest.approx(expected, rel=1e-3)
+    expected = evaluate.neg_elbo(model, binary)
+    assert evaluate.neg_elbo(model, images, binarisation="threshold") == pytest.approx(expected)
+    assert evaluate.neg_elbo(model, images) != pytest.approx(expected, rel=1e-3)
 
 
 def test_neg_elbo_per_image_is_the_elbos():
     model, images = new(), random_images()
     per_image = evaluate.neg_elbo_per_image(model, images, seed=4)
     assert per_image.shape == (50,)
-    expected = evaluate.elbo(model, images, seed=4).neg_elbo
+    expected = evaluate.neg_elbo(model, images, seed=4).neg_elbo
     assert per_image.mean().item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -322,7 +322,9 @@ def test_mean_kl_per_dimension_adds_up_to_the_kl():
     model, images = new(), random_images()
     per_dimension = evaluate.mean_kl_per_dimension(model, images)
     assert per_dimension.shape == (3,)
-    assert per_dimension.sum().item() == pytest.approx(evaluate.elbo(model, images).kl, rel=1e-5)
+    assert per_dimension.sum().item() == pytest.approx(
+        evaluate.neg_elbo(model, images).kl, rel=1e-5
+    )
     mu, log_var = evaluate.posteriors(model, images)
     first = losses.kl_standard_normal(mu[:, :1], log_var[:, :1]).mean()
     assert per_dimension[0].item() == pytest.approx(first.item(), rel=1e-5)

@@ -1,5 +1,6 @@
 """The explorers without a browser: their state, callbacks, twins and errors."""
 
+import asyncio
 import base64
 import inspect
 import io
@@ -24,6 +25,12 @@ def picture(explorer) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(explorer.image)))
 
 
+def walk(widget) -> list:
+    """Return all widgets inside this one."""
+    inside = list(getattr(widget, "children", ()))
+    return inside + [w for child in inside for w in walk(child)]
+
+
 def decoded(model, z) -> np.ndarray:
     with torch.no_grad():
         x = model.decode_mean(torch.as_tensor(z, dtype=torch.float32)[None])
@@ -41,12 +48,63 @@ def test_a_slider_moves_z_and_the_picture(vae):
 
 
 def test_setting_z_moves_the_sliders_and_keeps_what_they_cannot_show(vae):
-    explorer = explore.latent_sliders(vae, order=[4, 0], limits=[(-3, 3), (-3, 3)])
-    explorer.z = np.array([0.5, 7.0, 0.0, 0.0, -9.0])
-    assert [s.value for s in explorer.sliders] == [-3.0, 0.5]  # -9 is out of the slider's range
-    np.testing.assert_allclose(explorer.z, [0.5, 7, 0, 0, -9])
-    explorer.sliders[1].value = 1.0
-    np.testing.assert_allclose(explorer.z, [1, 7, 0, 0, -9])
+    explorer = explore.latent_sliders(vae)
+    explorer.z = np.array([0.5, 1.0, 0.0, 0.0, -9.0])
+    assert [s.value for s in explorer.sliders] == [0.5, 1.0, 0.0, 0.0, -3.0]  # -9 is out of range
+    np.testing.assert_allclose(explorer.z, [0.5, 1, 0, 0, -9])
+    explorer.sliders[1].value = 2.0
+    np.testing.assert_allclose(explorer.z, [0.5, 2, 0, 0, -9])
+
+
+def test_sliders_are_ordered_by_kl_and_unused_ones_folded(vae):
+    kl = torch.tensor([0.2, 0.001, 3.0, 0.0, 1.0])
+    explorer = explore.latent_sliders(vae, kl=kl, limits=[(-j - 1, j + 1) for j in range(5)])
+    assert [s.description for s in explorer.sliders] == ["z[2]", "z[4]", "z[0]", "z[1]", "z[3]"]
+    assert [s.max for s in explorer.sliders] == [3, 5, 1, 2, 4]
+    (folded,) = (w for w in walk(explorer) if isinstance(w, widgets.Accordion))
+    assert folded.selected_index is None
+    assert folded.get_title(0) == "2 unused dimensions (KL under 0.01 nats)"
+    assert explorer.sliders[3] in walk(folded) and explorer.sliders[2] not in walk(folded)
+    explorer.sliders[3].value = 1.0  # folded away, but alive
+    assert explorer.z[1] == 1.0
+
+
+def test_filmstrips_show_what_a_slider_does_from_here(vae):
+    explorer = explore.latent_sliders(vae, z=torch.ones(5))
+    strip = np.asarray(Image.open(io.BytesIO(explorer._strips[2].value)))
+    assert strip.shape == (28, 28 * explore.FRAMES)
+    z = np.ones(5)
+    z[2] = -3.0  # the first frame is at the slider's lower end
+    np.testing.assert_array_equal(strip[:, :28], decoded(vae, z))
+
+
+def test_filmstrips_follow_once_the_sliders_rest(vae):
+    async def move():
+        explorer = explore.latent_sliders(vae)
+        before = explorer._strips[1].value
+        for value in (0.5, 1.0, 1.5):
+            explorer.sliders[0].value = value
+            assert explorer._strips[1].value == before  # not while it moves
+        await asyncio.sleep(2 * explore.STRIP_PAUSE)
+        return explorer, before
+
+    explorer, before = asyncio.run(move())
+    assert explorer._strips[1].value != before
+    strip = np.asarray(Image.open(io.BytesIO(explorer._strips[1].value)))
+    np.testing.assert_array_equal(strip[:, :28], decoded(vae, [1.5, -3, 0, 0, 0]))
+
+
+def test_encoding_a_test_image_goes_to_its_code_and_shows_it(vae):
+    test_images = torch.arange(2 * 784).reshape(2, 28, 28).remainder(256).byte()
+    explorer = explore.latent_sliders(vae, test_images=test_images)
+    explorer.encode(1)
+    with torch.no_grad():
+        mu, _ = vae.encode(test_images[1:].flatten(1).float() / 255)
+    np.testing.assert_allclose(explorer.z, mu[0].numpy(), atol=1e-6)
+    shown = [w for w in walk(explorer) if w is explorer._original]
+    assert len(shown) == 1
+    original = np.asarray(Image.open(io.BytesIO(shown[0].value)))
+    np.testing.assert_array_equal(original[4::8, 4::8], test_images[1].numpy())
 
 
 def test_directions_start_at_z_and_add_up(vae):

@@ -43,15 +43,15 @@ WRONG = [
     ("dataset", "x", "unknown data set 'x': choose one of mnist, fashion, kmnist, digits"),
     ("dataset", None, "unknown data set None"),
     ("device", "cuda", "device 'cuda' is not there: choose one of auto, cpu"),
-    ("seed", -1, "seed must be a whole number of at least 0, got -1"),
-    ("seed", 1.5, "seed must be a whole number of at least 0, got 1.5"),
-    ("seed", True, "seed must be a whole number of at least 0, got True"),
+    ("seed", -1, "seed must be a whole number from 0 to 2**32 - 1, got -1"),
+    ("seed", 1.5, "seed must be a whole number from 0 to 2**32 - 1, got 1.5"),
+    ("seed", True, "seed must be a whole number from 0 to 2**32 - 1, got True"),
     ("epochs", -1, "epochs must be a whole number of at least 1, got -1"),
     ("epochs", 0, "epochs must be a whole number of at least 1, got 0"),
     ("epochs", True, "epochs must be a whole number of at least 1, got True"),
     ("epochs", 2.5, "epochs must be a whole number of at least 1, got 2.5"),
     ("epochs", "10", "epochs must be a whole number of at least 1, got '10'"),  # papermill's -r
-    ("latent_size", 0, "latent_size must be a whole number of at least 1, got 0"),
+    ("latent_size", 0, "latent_size must be a whole number of at least 2, got 0"),
     ("batch_size", None, "batch_size must be a whole number of at least 1, got None"),
     ("lr", 0, "lr must be a number over 0, got 0"),
     ("lr", -0.1, "lr must be a number over 0, got -0.1"),
@@ -111,7 +111,7 @@ def test_trained_trains_once_and_then_takes_the_file(trained, capsys):
     assert "Training now, because there is no model.pt yet." in capsys.readouterr().out
     again, no_history = trained(models.VAE(2, 8, 16))
     assert no_history is None and same_weights(again, first)
-    assert "Using model.pt: dataset digits, epochs 1." in capsys.readouterr().out
+    assert "Using model.pt: digits, 1 epochs, seed 0." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_trained_takes_no_file_of_another_size_or_data_set(trained, capsys, size
     wanted = models.VAE(*size)
     model, history = trained(wanted, dataset)
     assert model is wanted and len(history) == 1
-    assert "is of another data set or size" in capsys.readouterr().out
+    assert "is of another data set, size or seed" in capsys.readouterr().out
 
 
 def test_trained_replaces_a_damaged_file(trained, tmp_path, capsys):
@@ -245,7 +245,7 @@ def test_summary_is_a_table_and_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
     table = lesson.summary("02_vae", NUMBERS)
     assert table.header == ["what", "number", "unit"]
-    assert table.rows == [["−ELBO", "105.5", "nats"], ["active units", "18.0", "dimensions"]]
+    assert table.rows == [["−ELBO", "105.5", "nats"], ["active units", "18", "dimensions"]]
     written = json.loads((tmp_path / "02_vae.json").read_text(encoding="utf-8"))
     assert written == {
         "−ELBO": {"value": 105.5, "unit": "nats"},

@@ -133,6 +133,8 @@ def test_cleaning_drops_what_is_dead_without_a_kernel():
 def run(tmp_path, monkeypatch):
     """Return run(lesson, **parameters): the executed notebook, with results of its own."""
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "results"))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens: no test downloads
 
     def execute(name: str, **parameters) -> nbformat.NotebookNode:
         return papermill.execute_notebook(
@@ -222,7 +224,7 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
             {"dataset": "cifar", "latent_size": 0},
             [
                 "unknown data set 'cifar': choose one of mnist, fashion, kmnist, digits",
-                "latent_size must be a whole number of at least 1, got 0",
+                "latent_size must be a whole number of at least 2, got 0",
             ],
         ),
         ("03_latent_space", {"device": "cuda:99"}, ["device 'cuda:99' is not there"]),

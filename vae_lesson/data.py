@@ -8,7 +8,9 @@ download never passes for a data set.
 import gzip
 import http.client
 import os
+import queue
 import struct
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -148,8 +150,9 @@ def _load_torchvision(name: str, root: Path, device, time_limit: float) -> Image
     # Whole files are only read: the data folder may be read-only, or shared by a class.
     if any(_damage(raw / filename, md5) for filename, md5 in _files(cls)):
         raw.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + time_limit
         with FileLock(raw / ".lock", timeout=time_limit):  # of two processes, one downloads
-            _fetch_damaged(cls, raw, time_limit)
+            _fetch_damaged(cls, raw, deadline)
     # torchvision's readers, and not its class, which prefers files of an older layout, unchecked.
     names = cls.classes if name != "mnist" else [str(digit) for digit in range(10)]
     return Images(
@@ -196,10 +199,9 @@ def _damage(path: Path, archive_md5: str) -> str | None:
     return None
 
 
-def _fetch_damaged(cls, raw: Path, time_limit: float) -> None:
+def _fetch_damaged(cls, raw: Path, deadline: float) -> None:
     from torchvision.datasets.utils import check_integrity
 
-    deadline = time.monotonic() + time_limit
     for filename, md5 in _files(cls):
         path, archive = raw / filename, raw / f"{filename}.gz"
         damage = _damage(path, md5)
@@ -238,7 +240,7 @@ def _download(urls: list[str], path: Path, md5: str, deadline: float) -> None:
             if left <= 0:
                 raise TimeoutError("the time limit is over")
             with (
-                urllib.request.urlopen(url, timeout=min(STALL_SECONDS, left)) as reply,
+                _opened(url, min(STALL_SECONDS, left)) as reply,
                 open(part, "wb") as file,
                 tqdm(
                     desc=path.name,
@@ -264,6 +266,30 @@ def _download(urls: list[str], path: Path, md5: str, deadline: float) -> None:
         finally:
             part.unlink(missing_ok=True)
     raise OSError("; ".join(failures))
+
+
+def _opened(url: str, seconds: float):
+    """Return urlopen(url), or raise TimeoutError when the headers have not come in this time.
+
+    In a thread of its own: urllib's timeout is for one address and one read, and not for the
+    look-up of the name, so a firewall that swallows packets could hold it for minutes.
+    """
+    answers = queue.Queue()
+
+    def connect() -> None:
+        try:
+            answers.put(urllib.request.urlopen(url, timeout=seconds))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("timed out") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 # --- the offline default --------------------------------------------------------------------------

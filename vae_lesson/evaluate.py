@@ -133,6 +133,7 @@ def judge(model: nn.Module, train: Tensor, test: Tensor, classifier: nn.Module) 
     """Prepare `generation` for a model: its training cloud, what is near in it, the real images."""
     cloud, probe = decoder_inputs(model, train), decoder_inputs(model, test)
     radius = torch.quantile(nearest_distance(probe, cloud), 0.95).item()
+    classifier = classifier.to(cloud.device)
     real = _features(classifier, to_float(test.to(cloud.device)))
     return Judge(cloud, radius, spread(cloud), classifier, real)
 
@@ -171,10 +172,11 @@ def generation(model: nn.Module, z: Tensor, judge: Judge) -> Generation:
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Return |m_a - m_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) of two sets of features `(N, F)`.
 
-    The squared Wasserstein distance of two Gaussians with these means and covariances.
+    As usual no root is taken: it is the squared Wasserstein distance of two Gaussians with
+    these means and covariances.
     Source: Dowson & Landau 1982; for images Heusel et al. 2017, eq. 6.
     """
-    a, b = a.double().cpu(), b.double().cpu()
+    a, b = a.cpu().double(), b.cpu().double()  # MPS has no float64
     cov_a, cov_b = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))
     # The trace of the root of C_a C_b is the sum of the roots of its eigenvalues, which are real
     # and not negative; rounding can leave small negative or complex parts.
@@ -211,7 +213,7 @@ def image_change(model: nn.Module, z: Tensor, step: float, seed: int = 0) -> Ten
 # --- the ELBO and the latent dimensions -----------------------------------------------------------
 
 
-class Elbo(NamedTuple):
+class NegElbo(NamedTuple):
     """Means over images, in nats per image; neg_elbo = recon + kl."""
 
     recon: float
@@ -219,10 +221,10 @@ class Elbo(NamedTuple):
     neg_elbo: float
 
 
-def elbo(model: VAE, images: Tensor, seed: int = 0, binarisation: str = "grey") -> Elbo:
+def neg_elbo(model: VAE, images: Tensor, seed: int = 0, binarisation: str = "grey") -> NegElbo:
     """Return the mean recon, KL and -ELBO over images, with one sample of z an image."""
     recon, kl = mean_terms(model, images, seed=seed, binarisation=binarisation)
-    return Elbo(recon, kl, recon + kl)
+    return NegElbo(recon, kl, recon + kl)
 
 
 def neg_elbo_per_image(model: VAE, images: Tensor, n_samples: int = 1, seed: int = 0) -> Tensor:

@@ -6,7 +6,9 @@ Beside the widget every explorer shows a PNG of the same state, so that a page w
 (GitHub, exported HTML, a headless run) shows a picture.
 """
 
+import asyncio
 import base64
+import html
 import io
 import math
 import random
@@ -19,8 +21,12 @@ import traitlets
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from vae_lesson.data import to_float
+
 PICTURE = 224  # pixels, the side of the decoded picture
 FRAMES = 11  # images in a filmstrip
+STRIP_PAUSE = 0.2  # seconds without a move after which the filmstrips are drawn again
+UNUSED = 0.01  # nats: a dimension with less KL than this does nothing
 
 
 class LatentExplorer(widgets.VBox):
@@ -28,7 +34,11 @@ class LatentExplorer(widgets.VBox):
 
     Traits: `z`, the code as an array `(latent_size,)`, and `image`, the picture as PNG bytes. Set
     `explorer.z = code` from code, or observe it; the sliders follow. What the sliders do not
-    express of a code that you set is kept as `origin`: z = origin + Σ_i slider_i · directions_i.
+    express of a code that you set is kept as the origin: z = origin + Σ_i slider_i · directions_i.
+
+    Beside each slider a filmstrip shows what it does over its range, the others as they are. The
+    last `n_folded` sliders are folded away. With `test_images` (uint8) there is a button that
+    encodes one of them and shows it beside its reconstruction.
     """
 
     z = traitlets.Instance(np.ndarray)
@@ -42,16 +52,18 @@ class LatentExplorer(widgets.VBox):
         limits: list[tuple[float, float]],
         z: Tensor,
         sliders_show_z: bool,
+        n_folded: int = 0,
+        test_images: Tensor | None = None,
     ) -> None:
         self._model = model
         self._device = next(model.parameters()).device
         self._directions = directions.detach().cpu().numpy().astype(np.float32)  # (n, L)
         self._start = z.detach().cpu().numpy().astype(np.float32)
         self._sliders_show_z = sliders_show_z
+        self._test_images = test_images
         self._moving = False  # True while z and the sliders are brought into line
-        self._picture = widgets.Image(
-            format="png", width=PICTURE, height=PICTURE, layout={"min_width": f"{PICTURE}px"}
-        )
+        self._pending = None  # the timer that will draw the filmstrips again
+        self._picture, self._original = _picture(), _picture()
         self._picture.add_class("vae-picture")
         self._notice = widgets.HTML()
         self.sliders = [
@@ -62,31 +74,52 @@ class LatentExplorer(widgets.VBox):
                 step=(high - low) / 120,
                 description=name,
                 readout_format=".2f",
-                style={"description_width": "90px"},
-                layout={"width": "330px"},
+                style={"description_width": "80px"},
+                layout={"width": "300px"},
             )
             for name, (low, high) in zip(names, limits)
         ]
+        self._strips = [
+            widgets.Image(format="png", layout={"width": f"{FRAMES * 28}px", "height": "28px"})
+            for _ in self.sliders
+        ]
         for slider in self.sliders:
             slider.observe(self._slider_moved, "value")
-        buttons = []
-        for text, tip, action in [
-            ("Random draw", "A new code: one step in a random direction", self.draw),
-            ("Reset", "Back to the code it started from", self.reset),
-        ]:
-            button = widgets.Button(description=text, tooltip=tip)
-            button.on_click(lambda _, action=action: self._guarded(action))
-            buttons.append(button)
         self.observe(self._show_z, "z")
         self.z = self._start
-        # Sixty-four sliders scroll; in a block each keeps its height.
-        scrolling = widgets.VBox(
-            self.sliders, layout={"display": "block", "max_height": "300px", "overflow": "auto"}
-        )
-        column = widgets.VBox([scrolling, widgets.HBox(buttons)])
+        self._draw_strips()
+        super().__init__(self._layout(n_folded))
+
+    def _layout(self, n_folded: int) -> list[widgets.Widget]:
+        rows = [widgets.HBox(pair) for pair in zip(self.sliders, self._strips)]
+        n_shown = len(rows) - n_folded
+        # Sixty-four sliders scroll; in a block each row keeps its height.
+        scrolling = {"display": "block", "max_height": "350px", "overflow": "auto"}
+        column = [widgets.VBox(rows[:n_shown], layout=scrolling)]
+        if n_folded:
+            folded = widgets.Accordion([widgets.VBox(rows[n_shown:], layout=scrolling)])
+            folded.set_title(0, f"{n_folded} unused dimensions (KL under {UNUSED} nats)")
+            column.append(folded)
+        actions = [
+            ("Random draw", "Go to a random code", self.draw),
+            ("Reset", "Go back to the code it started from", self.reset),
+        ]
+        if self._test_images is not None:
+            tip = "Go to the code of a random test image"
+            actions.append(("Encode a test image", tip, self.encode))
+        buttons = []
+        for text, tip, action in actions:
+            button = widgets.Button(description=text, tooltip=tip, layout={"width": "auto"})
+            button.on_click(lambda _, action=action: self._guarded(action))
+            buttons.append(button)
+        self._caption = widgets.HTML("the test image:")
+        self._pictures = widgets.VBox([self._picture])
         # Aligned at the top: stretched to the column's height, the picture would be distorted.
-        top = widgets.HBox([self._picture, column], layout={"align_items": "flex-start"})
-        super().__init__([top, self._notice])
+        top = widgets.HBox(
+            [self._pictures, widgets.VBox([*column, widgets.HBox(buttons)])],
+            layout={"align_items": "flex-start"},
+        )
+        return [top, self._notice]
 
     def draw(self) -> None:
         """Go to a random code: each slider uniformly at random over its middle two thirds."""
@@ -94,14 +127,24 @@ class LatentExplorer(widgets.VBox):
             random.uniform(s.min * 5 / 6 + s.max / 6, s.min / 6 + s.max * 5 / 6)
             for s in self.sliders
         ]
-        self.z = self._start_origin() + np.float32(values) @ self._directions
+        origin = np.zeros_like(self._start) if self._sliders_show_z else self._start
+        self.z = origin + np.float32(values) @ self._directions
 
     def reset(self) -> None:
         """Go back to the first code."""
         self.z = self._start
 
-    def _start_origin(self) -> np.ndarray:
-        return np.zeros_like(self._start) if self._sliders_show_z else self._start
+    def encode(self, index: int | None = None) -> None:
+        """Go to the code of a test image (default: a random one), and show that image too."""
+        if index is None:
+            index = random.randrange(len(self._test_images))
+        one = self._test_images[index : index + 1]
+        with torch.inference_mode():
+            code = self._model.encode(to_float(one).to(self._device))
+        code = code[0] if isinstance(code, tuple) else code  # mu of a VAE, z of an autoencoder
+        self.z = code[0].cpu().numpy()
+        self._original.value = _png(_enlarged(one[0].cpu().numpy()))
+        self._pictures.children = [self._picture, self._caption, self._original]
 
     def _slider_moved(self, _) -> None:
         if not self._moving:
@@ -128,6 +171,7 @@ class LatentExplorer(widgets.VBox):
         if not self._moving:
             self._move_sliders(change["new"])
         self.image = self._picture.value = _png(_enlarged(self._decode(change["new"][None])[0]))
+        self._draw_strips_soon()
 
     def _move_sliders(self, z: np.ndarray) -> None:
         self._moving = True
@@ -153,7 +197,21 @@ class LatentExplorer(widgets.VBox):
             action()
             self._notice.value = ""
         except Exception as error:
-            self._notice.value = f"<b>{type(error).__name__}</b>: {error}"
+            self._notice.value = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
+
+    def _draw_strips_soon(self) -> None:
+        """Draw the filmstrips once the sliders rest: all of them cost more than a move may."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a plain script: nobody is looking
+            return
+        if self._pending is not None:
+            self._pending.cancel()
+        self._pending = loop.call_later(STRIP_PAUSE, self._guarded, self._draw_strips)
+
+    def _draw_strips(self) -> None:
+        for slider, direction, strip in zip(self.sliders, self._directions, self._strips):
+            strip.value = _png(self._filmstrip(slider, direction))
 
     def _filmstrip(self, slider, direction: np.ndarray) -> np.ndarray:
         """Return what one slider does over its range, the others as they are: `(side, n·side)`."""
@@ -187,22 +245,32 @@ class LatentExplorer(widgets.VBox):
 def latent_sliders(
     model: nn.Module,
     z: Tensor | None = None,
-    order: list[int] | None = None,
+    kl: Tensor | None = None,
     limits: list[tuple[float, float]] | None = None,
+    test_images: Tensor | None = None,
 ) -> LatentExplorer:
     """Return one slider for each latent dimension.
 
-    z: the code to start from, default 0. order: the dimensions to show, the first on top (default
-    all); limits: each shown dimension's range (default ±3, which is ±3σ of a VAE's prior).
+    z: the code to start from, default 0. kl: each dimension's KL, `(latent_size,)`
+    (`evaluate.mean_kl_per_dimension`): the most used comes first, unused ones are folded away.
+    limits: each dimension's range, default ±3, which is ±3σ of a VAE's prior. test_images: uint8,
+    for the button that encodes one.
     """
-    order = list(range(model.latent_size)) if order is None else order
+    order = list(range(model.latent_size))
+    n_folded = 0
+    if kl is not None:
+        order = kl.argsort(descending=True).tolist()
+        n_folded = int((kl < UNUSED).sum())
+    limits = limits or [(-3.0, 3.0)] * len(order)
     return LatentExplorer(
         model,
         directions=torch.eye(model.latent_size)[order],
         names=[f"z[{j}]" for j in order],
-        limits=limits or [(-3.0, 3.0)] * len(order),
+        limits=[limits[j] for j in order],
         z=torch.zeros(model.latent_size) if z is None else z,
         sliders_show_z=True,
+        n_folded=n_folded,
+        test_images=test_images,
     )
 
 
@@ -221,6 +289,11 @@ def direction_sliders(
         z=z,
         sliders_show_z=False,
     )
+
+
+def _picture() -> widgets.Image:
+    side = f"{PICTURE}px"
+    return widgets.Image(format="png", layout={"width": side, "height": side, "min_width": side})
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:

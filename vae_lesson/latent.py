@@ -19,7 +19,7 @@ def lerp(z0: Tensor, z1: Tensor, t: float | Tensor) -> Tensor:
 def slerp(z0: Tensor, z1: Tensor, t: float | Tensor) -> Tensor:
     """Return [sin((1-t) ω) z0 + sin(t ω) z1] / sin ω, the great arc from z0 to z1.
 
-    ω is the angle between them. The norm stays between theirs, while the straight line cuts
+    ω is the angle between them. Codes of equal norm keep that norm, while the straight line cuts
     through the sphere; where the two are (anti)parallel the arc is not defined and lerp is used.
 
     Shapes: z0 and z1 `(latent_size,)`, t a number or `(n, 1)`.
@@ -130,8 +130,8 @@ def bar(images: Tensor) -> Tensor:
     x = _square(images)
     rows = x.sum(dim=2)  # (N, side) ink a row
     # Place the rows on a common scale of 0 (top of the figure) to 1 (bottom).
-    below = rows.cumsum(dim=1) / rows.sum(dim=1, keepdim=True).clamp_min(1e-6)
-    inside = (below > 0.01) & (below < 0.99)
+    ink_above = rows.cumsum(dim=1) / rows.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    inside = (ink_above > 0.01) & (ink_above < 0.99)
     height = inside.sum(dim=1, keepdim=True).clamp_min(1)
     place = (inside.cumsum(dim=1) - 0.5) / height
     middle = torch.where(inside & (place > 0.45) & (place < 0.75), rows, torch.zeros(()).to(rows))

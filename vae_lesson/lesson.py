@@ -4,6 +4,7 @@ import html
 import inspect
 import json
 import math
+import textwrap
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,8 @@ BANDS = {"mnist": (104.5, 106.5), "digits": (98.5, 101.0)}
 def check_parameters(dataset: str, device: str, seed: int, **numbers: int | float) -> torch.device:
     """Check a lesson's parameters before any work and return its device.
 
-    `numbers` are checked by their names: `lr` and `beta` over 0, all others whole and at least 1.
+    `numbers` are checked by their names: `lr` and `beta` over 0, all others whole and at least 1
+    (`latent_size`: 2).
 
     Raises: one ValueError that names every wrong parameter and what would be right.
     """
@@ -32,15 +34,17 @@ def check_parameters(dataset: str, device: str, seed: int, **numbers: int | floa
             check(value)
         except ValueError as error:
             wrong.append(str(error))
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        wrong.append(f"seed must be a whole number of at least 0, got {seed!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        wrong.append(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}")
     for name, value in numbers.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if name in ("lr", "beta"):
             if not is_number or not 0 < value < float("inf"):
                 wrong.append(f"{name} must be a number over 0, got {value!r}")
-        elif not isinstance(value, int) or not is_number or value < 1:
-            wrong.append(f"{name} must be a whole number of at least 1, got {value!r}")
+        else:
+            least = 2 if name == "latent_size" else 1  # the lessons draw maps, which take two
+            if not isinstance(value, int) or not is_number or value < least:
+                wrong.append(f"{name} must be a whole number of at least {least}, got {value!r}")
     if wrong:
         raise ValueError("wrong parameters: " + "; ".join(wrong))
     return pick_device(device)
@@ -51,19 +55,22 @@ def trained(
 ) -> tuple[nn.Module, train.History | None]:
     """Return (model, history): the one that an earlier lesson saved, or this one, trained now.
 
-    The file in results/ is used if it is of the same kind, configuration and data set and had at
-    least as many epochs; then there is no history. Otherwise `train.fit(model, images.train,
+    The file in results/ is used if it is of the same kind, configuration, data set and seed and
+    had at least as many epochs; then there is no history. Otherwise `train.fit(model, images.train,
     epochs=epochs, **options)` runs and the result is saved for the next lesson, unless it was
     interrupted. One line says which it was.
     """
     path = train.results_path(filename)
     try:
-        saved, info = train.load_model(path, options.get("device") or "cpu")
-        same = type(saved) is type(model) and saved.config == model.config
-        if same and info.get("dataset") == images.name and info.get("epochs", 0) >= epochs:
-            print(f"Using {path.name}: dataset {images.name}, epochs {info['epochs']}.")
+        saved, info = train.load_model(path, options.get("device"))
+        found = (type(saved), saved.config, info.get("dataset"), info.get("seed"))
+        wanted = (type(model), model.config, images.name, options.get("seed", 0))
+        if found == wanted and info.get("epochs", 0) >= epochs:
+            print(
+                f"Using {path.name}: {images.name}, {info['epochs']} epochs, seed {info['seed']}."
+            )
             return saved, None
-        reason = f"{path.name} is of another data set or size, or had fewer epochs"
+        reason = f"{path.name} is of another data set, size or seed, or had fewer epochs"
     except FileNotFoundError:
         reason = f"there is no {path.name} yet"
     except ValueError as error:
@@ -71,7 +78,8 @@ def trained(
     print(f"Training now, because {reason}.")
     history = train.fit(model, images.train, epochs=epochs, **options)
     if history.stopped is None:
-        train.save_model(model, path, dataset=images.name, epochs=epochs)
+        seed = options.get("seed", 0)
+        train.save_model(model, path, dataset=images.name, epochs=epochs, seed=seed)
     return model, history
 
 
@@ -113,7 +121,8 @@ def show_source(*functions: Callable):
     """Show the package's own source of these functions, so that the code read is the code run."""
     from IPython.display import Code
 
-    return Code("\n\n".join(inspect.getsource(f).rstrip() for f in functions), language="python")
+    sources = (textwrap.dedent(inspect.getsource(f)).rstrip() for f in functions)
+    return Code("\n\n\n".join(sources), language="python")
 
 
 class Table:
@@ -166,10 +175,17 @@ def summary(lesson: str, numbers: dict[str, tuple[float, str]]) -> Table:
 
     The file, `<lesson>.json`, is what a headless run leaves for a teacher to read by program.
     """
-    plain = {name: {"value": float(value), "unit": unit} for name, (value, unit) in numbers.items()}
+    numbers = {
+        name: (value.item() if isinstance(value, torch.Tensor) else value, unit)
+        for name, (value, unit) in numbers.items()
+    }
+    plain = {
+        name: {"value": value if math.isfinite(value) else None, "unit": unit}
+        for name, (value, unit) in numbers.items()
+    }
     text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
     results_path(f"{lesson}.json").write_text(text, encoding="utf-8")
     return Table(
         ["what", "number", "unit"],
-        [[name, float(value), unit] for name, (value, unit) in numbers.items()],
+        [[name, value, unit] for name, (value, unit) in numbers.items()],
     )

@@ -39,7 +39,11 @@ def gaussian_nll(x_mean: Tensor, x: Tensor, log_var: Tensor | float = 0.0) -> Te
     """
     _same_shape("x_mean", x_mean, "x", x)
     log_var = torch.as_tensor(log_var, dtype=x.dtype, device=x.device)
-    if torch.broadcast_shapes(log_var.shape, x.shape) != x.shape:
+    try:
+        fits = torch.broadcast_shapes(log_var.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
         raise ValueError(
             f"log_var {tuple(log_var.shape)} must broadcast to the images' shape {tuple(x.shape)}"
         )
@@ -68,7 +72,8 @@ def kl_per_dimension(mu: Tensor, log_var: Tensor) -> Tensor:
     Source: Kingma & Welling 2014, appendix B.
     """
     _same_shape("mu", mu, "log_var", log_var)
-    return 0.5 * (mu.square() + log_var.exp() - 1 - log_var)
+    # expm1(log_var) is σ² - 1 without the rounding that would make a small KL negative.
+    return 0.5 * (mu.square() + torch.expm1(log_var) - log_var)
 
 
 def kl_standard_normal(mu: Tensor, log_var: Tensor) -> Tensor:

@@ -22,7 +22,10 @@ STYLES = {
     "autoencoder": {"color": "#d55e00", "linestyle": "--", "marker": "^"},
     "VAE": {"color": "#0b5394", "linestyle": "-", "marker": "o"},
     "prior": {"color": "#000000", "linestyle": "-", "marker": None},
+    "lerp": {"color": "#d55e00", "linestyle": "--", "marker": "^"},
+    "slerp": {"color": "#0b5394", "linestyle": "-", "marker": "o"},
 }
+LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 CLASS_COLOURS = plt.get_cmap("tab10").colors
 
 
@@ -49,13 +52,13 @@ def image_rows(
     height = size * len(rows) + 0.25 * bool(columns) + 0.35 * bool(title) + 0.1
     fig, axes = _subplots(len(rows), 1, size=(size * n_columns + 1.7, height), squeeze=False)
     for ax, (name, images) in zip(axes[:, 0], rows.items()):
-        strip = tile(images, len(images))
+        strip = tile(images, n_columns)
         ax.imshow(strip, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
         ax.spines[:].set_visible(False)
     if columns:
-        side = strip.shape[1] / n_columns
+        side = strip.shape[0]
         ax = axes[0, 0]
         ax.set_xticks([(i + 0.5) * side for i in range(len(columns))], columns, fontsize=8)
         ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
@@ -134,7 +137,7 @@ def history(history) -> Figure:
         ax.set(xlabel="epoch", title=title)
         ax.grid(alpha=0.3)
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True, nbins=6))
-    axes[0, 0].set_ylabel("nats per image" if has_kl else "per image")
+    axes[0, 0].set_ylabel("nats per image" if has_kl else "squared intensity per image")
     if len(history):
         axes[0, 0].legend()
     return fig
@@ -179,9 +182,8 @@ def kl_surface(mu: Tensor, sigma: Tensor, kl: Tensor) -> Figure:
 def roc(curves: dict[str, tuple[np.ndarray, np.ndarray, float]]) -> Figure:
     """Draw {name: (false positive rate, true positive rate, area)}."""
     fig, ax = _subplots(size=(5.2, 4.2))
-    styles = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
     for i, (name, (false_positive, true_positive, area)) in enumerate(curves.items()):
-        style = {"linestyle": styles[i % len(styles)], "color": CLASS_COLOURS[i % 10]}
+        style = {"linestyle": LINES[i % len(LINES)], "color": CLASS_COLOURS[i % 10]}
         ax.plot(false_positive, true_positive, label=f"{name}: area {area:.3f}", **style)
     ax.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, zorder=0)
     ax.set(xlabel="false alarms: normal images flagged", ylabel="anomalies flagged", aspect="equal")
@@ -195,7 +197,10 @@ def score_histograms(scores: dict[str, Tensor], xlabel: str) -> Figure:
     pooled = torch.cat(list(scores.values())).clamp_min(1).log10()
     bins = np.logspace(pooled.min().item(), pooled.max().item(), 70)
     for i, (name, values) in enumerate(scores.items()):
-        style = {"histtype": "stepfilled", "alpha": 0.5} if i == 0 else {"histtype": "step"}
+        style = {"histtype": "stepfilled", "color": "#bbbbbb"}
+        if i > 0:  # the others as in `roc`
+            line = LINES[(i - 1) % len(LINES)]
+            style = {"histtype": "step", "color": CLASS_COLOURS[(i - 1) % 10], "linestyle": line}
         ax.hist(values.cpu(), bins=bins, density=True, label=name, linewidth=1.5, **style)
     ax.set_xscale("log")
     ax.set(xlabel=xlabel, ylabel="density", yticks=[])
@@ -254,9 +259,7 @@ def aggregate_posterior(z: Tensor) -> Figure:
     left.set(xlabel="z, all dimensions pooled", ylabel="density")
     left.legend(fontsize=8)
     dimension = range(z.shape[1])
-    right.errorbar(
-        dimension, z.mean(0), z.std(0), fmt="o", color="#0b5394", capsize=2, label="±1 σ"
-    )
+    right.errorbar(dimension, z.mean(0), z.std(0), fmt="o", color="#0b5394", capsize=2, label=None)
     for level in (-1, 0, 1):
         right.axhline(level, color="black", linewidth=0.8, linestyle="-" if level else ":")
     right.set(xlabel="latent dimension", ylabel="mean ± standard deviation", ylim=(-2, 2))

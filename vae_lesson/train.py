@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from vae_lesson import losses
-from vae_lesson.data import batches, to_float
+from vae_lesson.data import BINARISATIONS, batches, to_float
 from vae_lesson.models import VAE, Autoencoder
 
 # What a model is trained on: (model, x, generator) -> recon (B,), kl (B,)
@@ -70,6 +70,15 @@ class History:
 
     def __len__(self) -> int:
         return len(self.recon)
+
+    def append(self, recon: float, kl: float, seconds: float, test: tuple | None) -> None:
+        """Add a whole epoch; `test` is (recon, kl) over the test images."""
+        self.recon.append(recon)
+        self.kl.append(kl)
+        self.seconds.append(seconds)
+        if test is not None:
+            self.test_recon.append(test[0])
+            self.test_kl.append(test[1])
 
     def plot(self):
         """Draw the curves; see `plots.history`."""
@@ -138,6 +147,8 @@ def fit(
     terms = terms or terms_of(model)
     model.to(device).train()
     images = images.to(device)
+    if test_images is not None:
+        test_images = test_images.to(device)
     generator = torch.Generator(device).manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type != "mps")
     steps = -(-len(images) // batch_size)  # an epoch's, the last batch may be smaller
@@ -155,13 +166,13 @@ def fit(
         for epoch in range(1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
             sums = torch.zeros((steps, 2), device=device)  # of recon and kl, a row a step
-            looked = 0
+            step = looked = 0
             start = time.perf_counter()
             for step, x in enumerate(batches(images, batch_size, generator, binarisation), 1):
                 recon, kl = terms(model, x, generator)
                 sums[step - 1, 0], sums[step - 1, 1] = recon.detach().sum(), kl.detach().sum()
                 if step % look_every == 0 or step == steps:
-                    _check_finite(sums[looked:step], looked, epoch, history, lr)
+                    _check_finite(sums[looked:step], epoch, looked, history, lr)
                     if bar.update(step - looked):  # the bar was redrawn: tell it where we are
                         bar.set_postfix_str(_postfix(*(sums[step - 1] / len(x)).tolist()), False)
                     looked = step
@@ -172,15 +183,16 @@ def fit(
                     scheduler.step()
             recon_mean, kl_mean = (sums.sum(dim=0) / len(images)).tolist()  # waits for the device
             seconds += time.perf_counter() - start
+            test = None
             if test_images is not None:
-                test_recon, test_kl = mean_terms(model, test_images, terms, seed, binarisation)
-                _check_finite(torch.tensor([[test_recon, test_kl]]), step, epoch, history, lr)
-                history.test_recon.append(test_recon)
-                history.test_kl.append(test_kl)
-                bar.set_postfix_str("test " + _postfix(test_recon, test_kl), refresh=False)
-            history.recon.append(recon_mean)
-            history.kl.append(kl_mean)
-            history.seconds.append(seconds)
+                model.eval()
+                test = mean_terms(model, test_images, terms, seed, binarisation)
+                model.train()
+                _check_finite(torch.tensor([test]), epoch, None, history, lr)
+                bar.set_postfix_str("test " + _postfix(*test), refresh=False)
+            history.append(recon_mean, kl_mean, seconds, test)
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise Diverged("the weights are not finite after the last step: lower lr", history)
     except KeyboardInterrupt:
         history.stopped = f"interrupted in epoch {epoch} of {epochs}, step {step} of {steps}"
         print(f"Training {history.stopped}: the model is kept. Whole epochs: {len(history)}.")
@@ -219,8 +231,8 @@ def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 3, seed: int = 
     Reads MNIST's test digits with about 96% accuracy after three seconds. Its weights come from
     `seed` alone, and the global random state is left as it was.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the weights are made on the CPU
         classifier = nn.Sequential(
             nn.Linear(images[0].numel(), 128), nn.ReLU(), nn.Linear(128, int(labels.max()) + 1)
         ).to(images.device)
@@ -270,8 +282,12 @@ def save_model(model: nn.Module, path: str | Path, **info: str | int | float) ->
         part.unlink(missing_ok=True)
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict]:
-    """Return (model, info) from a file of `save_model`. No code in the file is run.
+def load_model(
+    path: str | Path, device: str | torch.device | None = None
+) -> tuple[nn.Module, dict]:
+    """Return (model, info) from a file of `save_model`, on `device` (see `pick_device`).
+
+    No code in the file is run.
 
     Raises: FileNotFoundError; ValueError for a file that is damaged or of another shape.
     """
@@ -283,9 +299,9 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
         with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at checksums
             if broken := archive.testzip():
                 raise ValueError(f"wrong checksum of {broken}")
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         config, state, info = content["config"], content["state"], content["info"]
-        model = KINDS[content["kind"]](**config).to(device)
+        model = KINDS[content["kind"]](**config)
     except Exception as error:  # a damaged file can make the readers raise anything
         raise ValueError(
             f"{path} is damaged or no model of this course: remove it and train again "
@@ -298,7 +314,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
             f"the weights in {path} do not fit its configuration {config}: "
             "remove it and train again"
         ) from error
-    return model.eval(), info
+    return model.to(device).eval(), info
 
 
 # --- small parts ----------------------------------------------------------------------------------
@@ -326,16 +342,22 @@ def _check_arguments(
         raise ValueError(
             f"images have {images[0].numel()} pixels, test_images {test_images[0].numel()}"
         )
-    to_float(images[:1], binarisation, torch.Generator(images.device))  # raises for an unknown one
+    if binarisation not in BINARISATIONS:
+        known = ", ".join(BINARISATIONS)
+        raise ValueError(f"unknown binarisation {binarisation!r}: choose one of {known}")
 
 
-def _check_finite(sums: Tensor, first: int, epoch: int, history: History, lr: float) -> None:
-    """Raise Diverged with the first step and term of `sums` (steps, 2) that is not finite."""
+def _check_finite(sums: Tensor, epoch: int, first: int | None, history: History, lr: float) -> None:
+    """Raise Diverged with the first step and term of `sums` (steps, 2) that is not finite.
+
+    first: the number of steps before these in the epoch; None for the test images after it.
+    """
     if torch.isfinite(sums).all():
         return
     row, column = (~torch.isfinite(sums)).nonzero()[0].tolist()
     term = ("recon", "kl")[column]
-    if epoch == 1 and first + row == 0:
+    where = "on the test images" if first is None else f"step {first + row + 1}"
+    if epoch == 1 and where == "step 1":
         cause = "the model gives no finite loss before any step: look at its weights, or at `terms`"
     elif lr > 1e-2:
         cause = f"a learning rate of {lr:g} is too high for Adam here: try 1e-3"
@@ -344,7 +366,7 @@ def _check_finite(sums: Tensor, first: int, epoch: int, history: History, lr: fl
     else:
         cause = "the decoder's output is no longer finite: lower the learning rate"
     raise Diverged(
-        f"training stopped in epoch {epoch}, step {first + row + 1}: {term} is "
+        f"training stopped in epoch {epoch}, {where}: {term} is "
         f"{sums[row, column].item()}. Likely cause: {cause}.",
         history,
     )
