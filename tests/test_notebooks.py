@@ -115,7 +115,8 @@ def test_cleaning_drops_what_is_dead_without_a_kernel():
         ],
     )
     notebook = nbformat.v4.new_notebook(
-        cells=[cell], metadata={"widgets": {"state": 1}, "papermill": {"input_path": "/home/me"}}
+        cells=[cell],
+        metadata={"widgets": {"state": 1}, "papermill": {"input_path": "elsewhere/in.ipynb"}},
     )
     clean = cleaned(notebook)
     twin, text = clean.cells[0].outputs

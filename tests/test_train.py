@@ -338,6 +338,16 @@ def test_a_huge_learning_rate_diverges_and_is_named():
         fit(new(), IMAGES, epochs=3, batch_size=16, lr=1e6)
 
 
+def test_weights_that_are_lost_in_the_last_step_are_noticed():
+    def infinite_gradient(model, x, generator):
+        recon = (0 * model(x)[0]).sum(dim=1).sqrt()  # 0, and its slope is not finite
+        return recon, torch.zeros_like(recon)
+
+    with pytest.raises(train.Diverged, match="weights are not finite after the last step") as error:
+        fit(new(Autoencoder), IMAGES, epochs=1, batch_size=len(IMAGES), terms=infinite_gradient)
+    assert len(error.value.history) == 1
+
+
 def test_diverging_in_the_last_step_shows_in_the_test_terms():
     # One step: what is left is NaN weights, and no later step to find them.
     with pytest.raises(train.Diverged):

@@ -18,7 +18,6 @@ WIDTH = 8.5  # inches: the width of a notebook's cell
 # Dark to light as well as hue, for readers and printers without colour.
 STYLES = {
     "PCA": {"color": "#7f7f7f", "linestyle": ":", "marker": "s"},
-    "linear autoencoder": {"color": "#000000", "linestyle": "-.", "marker": "x"},
     "autoencoder": {"color": "#d55e00", "linestyle": "--", "marker": "^"},
     "VAE": {"color": "#0b5394", "linestyle": "-", "marker": "o"},
     "prior": {"color": "#000000", "linestyle": "-", "marker": None},
@@ -259,7 +258,7 @@ def aggregate_posterior(z: Tensor) -> Figure:
     left.set(xlabel="z, all dimensions pooled", ylabel="density")
     left.legend(fontsize=8)
     dimension = range(z.shape[1])
-    right.errorbar(dimension, z.mean(0), z.std(0), fmt="o", color="#0b5394", capsize=2, label=None)
+    right.errorbar(dimension, z.mean(0), z.std(0), fmt="o", color="#0b5394", capsize=2)
     for level in (-1, 0, 1):
         right.axhline(level, color="black", linewidth=0.8, linestyle="-" if level else ":")
     right.set(xlabel="latent dimension", ylabel="mean ± standard deviation", ylim=(-2, 2))
@@ -280,11 +279,11 @@ def kl_bars(kl: Tensor, active: Tensor) -> Figure:
 
 
 def attribute_response(t: Tensor, responses: dict[str, Tensor], ylabel: str) -> Figure:
-    """Draw what a measured attribute does as codes move along its direction, mean and quartiles."""
+    """Draw what a measured attribute does as codes move along its direction: median, quartiles."""
     fig, ax = _subplots(size=(WIDTH * 0.6, 3.0))
-    for (name, values), style in zip(responses.items(), ("-", "--")):
+    for i, (name, values) in enumerate(responses.items()):
         low, middle, high = (torch.quantile(values, q, dim=0).cpu() for q in (0.25, 0.5, 0.75))
-        (line,) = ax.plot(t.cpu(), middle, style, label=name)
+        (line,) = ax.plot(t.cpu(), middle, linestyle=LINES[i % len(LINES)], label=name)
         ax.fill_between(t.cpu(), low, high, alpha=0.2, color=line.get_color())
     ax.set(xlabel="asked for: steps along the direction, in units of the attribute", ylabel=ylabel)
     ax.legend(fontsize=9)
