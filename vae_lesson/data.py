@@ -7,6 +7,7 @@ download never passes for a data set.
 
 import gzip
 import http.client
+import math
 import os
 import queue
 import struct
@@ -114,6 +115,45 @@ def to_float(
     raise ValueError(
         f"unknown binarisation {binarisation!r}: choose one of {', '.join(BINARISATIONS)}"
     )
+
+
+def centre_digit(drawing: Tensor) -> Tensor:
+    """Prepare a drawing as MNIST's images were: fitted into 20×20 pixels, its centre of mass in the
+    middle of 28×28.
+
+    The box around the ink is scaled, in its proportions, until its longer side is 20; then whole
+    pixels shift it until the centre of mass is within half a pixel of row and column 14, counted
+    from 0, or the box meets the edge. An empty drawing stays empty.
+
+    Shapes: uint8 `(h, w)` -> uint8 `(28, 28)`. Raises: ValueError for anything else.
+    Source: LeCun et al. 1998, section III.A.
+    """
+    if drawing.dtype != torch.uint8 or drawing.ndim != 2:
+        raise ValueError(
+            f"centre_digit takes one uint8 image (h, w), got {drawing.dtype} {tuple(drawing.shape)}"
+        )
+    frame = torch.zeros((SIDE, SIDE), dtype=torch.uint8, device=drawing.device)
+    inked = drawing > 0
+    if not inked.any():
+        return frame
+    rows, columns = (torch.where(inked.any(dim=d))[0] for d in (1, 0))
+    ink = drawing[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
+    scale = 20 / max(ink.shape)
+    size = [max(1, round(length * scale)) for length in ink.shape]
+    if size != list(ink.shape):
+        # Antialiased, as MNIST was; it is also where MNIST's greys come from.
+        ink = F.interpolate(ink[None, None], size, mode="bicubic", antialias=True)[0, 0]
+        ink = ink.round().clamp(0, 255)
+    total = ink.sum().clamp_min(1)
+    corner = []  # of the box in the frame
+    for dim in (0, 1):
+        position = torch.arange(ink.shape[dim], device=ink.device)
+        centre = (ink.sum(dim=1 - dim) * position).sum() / total
+        first = math.ceil(SIDE / 2 - 0.5 - centre.item())
+        corner.append(min(max(first, 0), SIDE - ink.shape[dim]))
+    (top, left), (height, width) = corner, ink.shape
+    frame[top : top + height, left : left + width] = ink.byte()
+    return frame
 
 
 def batches(
