@@ -231,6 +231,34 @@ def code_maps(
     return fig
 
 
+def plane(
+    points: Tensor,
+    labels: Tensor,
+    class_names: tuple[str, ...],
+    low: list[float],
+    high: list[float],
+) -> Figure:
+    """Draw 2-D codes coloured by class over the prior's 1σ and 2σ circles, edge to edge.
+
+    The axes fill the figure, so that a place in the picture is a place in the plane: low at the
+    bottom left, high at the top right. The numbers along them are inside.
+    """
+    fig = Figure(figsize=(5, 5))
+    ax = fig.add_axes((0, 0, 1, 1))
+    _scatter_classes(ax, points, labels, class_names)
+    _prior_circles(ax)
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    ax.tick_params(direction="in", labelsize=9, pad=-4)
+    for axis, (start, end) in [(ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())]:
+        margin = (end - start) / 20  # a number at a corner would be cut
+        axis.set_ticks([t for t in axis.get_ticklocs() if start + margin < t < end - margin])
+    for label in ax.get_xticklabels():
+        label.set_verticalalignment("bottom")
+    for label in ax.get_yticklabels():
+        label.set_horizontalalignment("left")
+    return fig
+
+
 def posterior_ellipses(
     mu: Tensor, log_var: Tensor, labels: Tensor, class_names: tuple[str, ...]
 ) -> Figure:

@@ -1,0 +1,10 @@
+"""The explorers: move a code, point at a map, draw a digit, and see at once what the model makes
+of it. Each is one call; each has its state as the traits `z` (the code) and `image` (a PNG)."""
+
+from vae_lesson.explore.compare import compare
+from vae_lesson.explore.drawing import draw_digit
+from vae_lesson.explore.maps import latent_map
+from vae_lesson.explore.morphs import morph
+from vae_lesson.explore.sliders import direction_sliders, latent_sliders
+
+__all__ = ["compare", "direction_sliders", "draw_digit", "latent_map", "latent_sliders", "morph"]

@@ -1,0 +1,238 @@
+"""What all explorers share: the code, the decoded picture, errors shown, the static twin.
+
+No `interact` and no `Output` widget: now and then they hang a headless run for good. A callback
+decodes, packs a PNG with Pillow and sets a picture's bytes, which takes about a millisecond.
+Beside the widget every explorer shows a PNG of the same state, so that a page without a kernel
+(GitHub, exported HTML, a headless run) shows a picture.
+"""
+
+import asyncio
+import base64
+import html
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+import traitlets
+from IPython import get_ipython
+from torch import Tensor, nn
+
+from vae_lesson.data import to_float
+from vae_lesson.explore.parts import Picture, beside, enlarged, png
+
+PAUSE = 0.2  # seconds without a move after which what is slow to draw is drawn again
+# Intensity: fresh networks decode to greys that lie 0.02 to 0.11 from ½ in the mean, the trained
+# ones of the course 0.38 to 0.46.
+GREY = 0.15
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A model as explorers use it: codes in, pictures out, and back.
+
+    An explorer's code z stands for the model's own code centre + spread · z.
+    """
+
+    decode: Callable[[Tensor], Tensor]  # (n, latent_size) -> (n, side·side), intensities
+    encode: Callable[[Tensor], Tensor] | None  # (n, side·side) -> (n, latent_size)
+    latent_size: int
+    device: torch.device
+    centre: np.ndarray | float = 0.0
+    spread: np.ndarray | float = 1.0
+
+    @classmethod
+    def of(cls, model: nn.Module | Callable, latent_size: int | None = None) -> "Decoder":
+        """Take one of the course's models, or any function from codes to square images.
+
+        Raises: ValueError for what is no decoder of square images, or whose output is not finite.
+        """
+        if isinstance(model, Decoder):
+            return model
+        latent_size = getattr(model, "latent_size", latent_size)
+        if not callable(model) or latent_size is None:
+            raise ValueError(
+                f"{type(model).__name__} is no decoder: give a model with latent_size and "
+                "decode_mean(z), or a function from codes to images and the code z to start from"
+            )
+        weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        device = torch.device("cpu") if weights is None else weights.device
+        encode = getattr(model, "encode", None)
+        decoder = cls(getattr(model, "decode_mean", model), encode, latent_size, device)
+        decoder.images(np.zeros((1, latent_size)))  # what is wrong with it shows now
+        return decoder
+
+    def in_units(self, centre: Tensor, spread: Tensor) -> "Decoder":
+        """Return this decoder with its codes counted in `spread` from `centre`."""
+        return replace(self, centre=centre.cpu().numpy(), spread=spread.cpu().numpy())
+
+    def images(self, z: np.ndarray) -> np.ndarray:
+        """Return what codes `(n, latent_size)` decode to: uint8 `(n, side, side)`."""
+        code = torch.from_numpy(np.float32(self.centre + self.spread * z)).to(self.device)
+        with torch.inference_mode():
+            x = self.decode(code)
+            if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(code):
+                raise ValueError("the decoder must give a tensor with one image for each code")
+            x = x.flatten(1)
+            side = math.isqrt(x.shape[1])
+            if side * side != x.shape[1]:
+                raise ValueError(f"the decoder gives {x.shape[1]} pixels, which is no square image")
+            if not x.isfinite().all():
+                raise ValueError("the decoder gives NaN or inf: has its training diverged?")
+            return (255 * x.clamp(0, 1)).round().byte().cpu().numpy().reshape(-1, side, side)
+
+    def code(self, image: Tensor) -> np.ndarray:
+        """Return the code of one uint8 image: z of an autoencoder, mu of a VAE. `(latent_size,)`"""
+        if self.encode is None:
+            raise ValueError("a decoder alone cannot encode an image: give the whole model")
+        with torch.inference_mode():
+            code = self.encode(to_float(image[None]).to(self.device))
+        code = code[0] if isinstance(code, tuple) else code
+        return (code[0].cpu().numpy() - self.centre) / self.spread
+
+    def is_untrained(self) -> bool:
+        """Say whether random codes decode to grey all over, as a fresh network's do."""
+        images = self.images(np.random.default_rng(0).standard_normal((16, self.latent_size)))
+        return float(np.abs(images / 255 - 0.5).mean()) < GREY
+
+
+class Explorer(widgets.VBox):
+    """A code `z`, an array `(latent_size,)`, and the decoded `image` as PNG bytes.
+
+    Both are plain traits: set `explorer.z = code` from code, observe them, or link two explorers
+    (`traitlets.dlink((one, "z"), (other, "z"))`, and a second one for the way back: `link` compares
+    by `!=`, which arrays do not answer).
+    With several decoders, each decodes the same z and `image` shows them side by side.
+    """
+
+    z = traitlets.Instance(np.ndarray)
+    image = traitlets.Bytes()
+    _pending = None  # the timer that will draw what is slow
+
+    def __init__(self, decoders: dict[str, Decoder], z: Tensor | np.ndarray | None) -> None:
+        latent_size = next(iter(decoders.values())).latent_size
+        start = np.zeros(latent_size, np.float32) if z is None else _array(z)
+        if start.shape != (latent_size,):
+            raise ValueError(f"z must have shape ({latent_size},), got {start.shape}")
+        if not np.isfinite(start).all():
+            raise ValueError("z holds NaN or inf")
+        super().__init__()
+        self._decoders, self._start = decoders, start
+        self._pictures = [Picture(alt=f"decoded image {name}".strip()) for name in decoders]
+        for picture in self._pictures:
+            picture.add_class("vae-picture")
+        self._notice = widgets.HTML()
+        untrained = [name or "this model" for name, d in decoders.items() if d.is_untrained()]
+        self._warning = widgets.HTML()
+        self._warning.layout.display = None if untrained else "none"
+        if untrained:
+            names = html.escape(", ".join(untrained))
+            self._warning.value = (
+                f"<b>Is {names} trained?</b> Random codes decode to nearly the same grey all over."
+            )
+
+    def _open(self, *children: widgets.Widget) -> None:
+        """Show the first state; the last line of a subclass's __init__."""
+        self.observe(self._show_z, "z")
+        self.z = self._start
+        self.children = [self._warning, *children, self._notice]
+        _close_earlier_run(self)
+
+    @traitlets.validate("z")
+    def _valid_z(self, proposal):
+        value = _array(proposal["value"])
+        if value.shape != self._start.shape:
+            raise traitlets.TraitError(f"z must have shape {self._start.shape}, got {value.shape}")
+        if not np.isfinite(value).all():
+            raise traitlets.TraitError("z holds NaN or inf")
+        return value
+
+    def _show_z(self, change) -> None:
+        images = [enlarged(d.images(self.z[None])[0]) for d in self._decoders.values()]
+        pictures = [png(image) for image in images]
+        for picture, value in zip(self._pictures, pictures):
+            picture.value = value
+        self.image = pictures[0] if len(pictures) == 1 else png(beside(images))
+
+    def reset(self) -> None:
+        """Go back to the first code."""
+        self.z = self._start
+
+    def _guarded(self, action: Callable, *args) -> None:
+        """Run a callback; what goes wrong is shown in the widget, where the learner looks."""
+        try:
+            action(*args)
+            self._notice.value = ""
+        except Exception as error:
+            self._notice.value = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
+
+    def _on(self, widget: widgets.Widget, trait: str, action: Callable[[], None]) -> None:
+        """Call a guarded action whenever a trait of a widget changes."""
+        widget.observe(lambda change: self._guarded(action), trait)
+
+    def _button(self, text: str, tooltip: str, action: Callable[[], None]) -> widgets.Button:
+        button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "auto"})
+        button.on_click(lambda _: self._guarded(action))
+        return button
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        """Run a guarded action once the explorer rests: it costs more than a move may."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a plain script: nobody is looking
+            return
+        if self._pending is not None:
+            self._pending.cancel()
+        self._pending = loop.call_later(PAUSE, self._guarded, action)
+
+    def _twin(self) -> np.ndarray:
+        """Return the explorer's state as one picture."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        data["image/png"] = base64.b64encode(png(self._twin())).decode()
+        return bundle
+
+    def close(self) -> None:
+        """Close the explorer and all that it is made of; ipywidgets would keep the parts."""
+        if self._pending is not None:
+            self._pending.cancel()
+        _close(self)
+
+
+def _array(z: Tensor | np.ndarray) -> np.ndarray:
+    z = z.detach().cpu().numpy() if isinstance(z, Tensor) else np.asarray(z)
+    return z.astype(np.float32)
+
+
+def _close(widget: widgets.Widget) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    for part in ("style", "layout"):
+        if hasattr(widget, part):
+            getattr(widget, part).close()
+    widgets.Widget.close(widget)
+
+
+_OPEN: dict[str, tuple[str, list[Explorer]]] = {}  # cell -> (its run, the explorers it made)
+
+
+def _close_earlier_run(explorer: Explorer) -> None:
+    """Close what an earlier run of the same cell made: ipywidgets keeps every widget for ever."""
+    shell = get_ipython()
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    # JupyterLab names the cell; elsewhere its text must do. A slider's message has neither.
+    cell = request.get("metadata", {}).get("cellId") or request.get("content", {}).get("code")
+    if cell is None:
+        return
+    run = request["header"]["msg_id"]
+    earlier_run, explorers = _OPEN.get(cell, (run, []))
+    if earlier_run != run:
+        for earlier in explorers:
+            earlier.close()
+        explorers = []
+    _OPEN[cell] = (run, [*explorers, explorer])

@@ -1,0 +1,151 @@
+// A pad of 28×28 pixels to draw on; see Pad in parts.py.
+//
+// One canvas has exactly those pixels, enlarged by the page; a second one above it shows the pen
+// that the keyboard moves.
+
+const SIDE = 28;
+const PEN = 2.4; // pixels, about as wide as MNIST's strokes
+
+export default {
+  render({ model, el }) {
+    const pad = document.createElement("div");
+    pad.className = "vae-pad";
+    pad.tabIndex = 0;
+    pad.setAttribute("role", "application"); // a screen reader hands over the keys
+    pad.setAttribute("aria-roledescription", "drawing pad");
+    pad.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take the keys
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = SIDE;
+    const ink = canvas.getContext("2d", { willReadFrequently: true });
+    const overlay = document.createElement("canvas");
+    const readout = document.createElement("output"); // an output is read out when it changes
+    readout.className = "vae-readout";
+    pad.append(canvas, overlay);
+
+    let before = null; // the pixels before the stroke that is being drawn
+    let stroke = []; // its points
+    let pen = { x: SIDE / 2, y: SIDE / 2, down: false, shown: false };
+
+    function showPixels() {
+      if (before) return; // an echo of an older state must not wipe what is being drawn
+      const bytes = model.get("pixels");
+      const image = ink.createImageData(SIDE, SIDE);
+      for (let i = 0; i < SIDE * SIDE; i++) {
+        const grey = bytes.byteLength ? bytes.getUint8(i) : 0;
+        image.data.set([grey, grey, grey, 255], 4 * i);
+      }
+      ink.putImageData(image, 0, 0);
+    }
+    function send() {
+      const rgba = ink.getImageData(0, 0, SIDE, SIDE).data;
+      const grey = new Uint8Array(SIDE * SIDE).map((_, i) => rgba[4 * i]);
+      model.set("pixels", new DataView(grey.buffer));
+      model.save_changes(); // ipywidgets keeps only the last of the states that the kernel lags behind
+    }
+    function begin(x, y) {
+      before = ink.getImageData(0, 0, SIDE, SIDE);
+      stroke = [];
+      extend([[x, y]]);
+    }
+    function extend(points) {
+      stroke.push(...points);
+      // The whole stroke anew: joined pieces would be painted twice where they meet.
+      ink.putImageData(before, 0, 0);
+      ink.strokeStyle = "white";
+      ink.lineWidth = PEN;
+      ink.lineCap = ink.lineJoin = "round";
+      ink.beginPath();
+      ink.moveTo(...stroke[0]);
+      for (const point of stroke) ink.lineTo(...point);
+      ink.stroke();
+      send();
+    }
+    function end() {
+      before = null;
+    }
+    function place(event) {
+      const box = canvas.getBoundingClientRect();
+      return [
+        ((event.clientX - box.left) / box.width) * SIDE,
+        ((event.clientY - box.top) / box.height) * SIDE,
+      ];
+    }
+    function showPen() {
+      const size = model.get("size");
+      overlay.width = overlay.height = size;
+      if (!pen.shown) return;
+      const scale = size / SIDE;
+      const mark = overlay.getContext("2d");
+      mark.strokeStyle = pen.down ? "#ff8c00" : "#6fb7ff";
+      mark.lineWidth = 3;
+      mark.strokeRect((pen.x - 1) * scale, (pen.y - 1) * scale, 2 * scale, 2 * scale);
+      const [column, row] = [Math.round(pen.x), Math.round(pen.y)];
+      readout.textContent = `pen ${pen.down ? "down" : "up"}, column ${column}, row ${row}`;
+    }
+    function resize() {
+      pad.style.width = pad.style.height = `${model.get("size")}px`;
+      showPen();
+    }
+    function describe() {
+      pad.setAttribute("aria-label", model.get("label"));
+    }
+
+    pad.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      event.preventDefault();
+      pen = { ...pen, down: false, shown: false };
+      showPen();
+      pad.focus();
+      pad.setPointerCapture(event.pointerId);
+      begin(...place(event));
+    });
+    pad.addEventListener("pointermove", (event) => {
+      if (!before || !pad.hasPointerCapture(event.pointerId)) return;
+      const events = event.getCoalescedEvents();
+      extend((events.length ? events : [event]).map(place));
+    });
+    pad.addEventListener("lostpointercapture", end);
+
+    pad.addEventListener("keydown", (event) => {
+      const direction = {
+        ArrowLeft: [-1, 0],
+        ArrowRight: [1, 0],
+        ArrowUp: [0, -1],
+        ArrowDown: [0, 1],
+      }[event.key];
+      if (direction) {
+        pen.x = Math.min(Math.max(pen.x + direction[0], 1), SIDE - 1);
+        pen.y = Math.min(Math.max(pen.y + direction[1], 1), SIDE - 1);
+        if (pen.down) extend([[pen.x, pen.y]]);
+      } else if (event.key === " ") {
+        pen.down = !pen.down;
+        if (pen.down) begin(pen.x, pen.y);
+        else end();
+      } else return;
+      pen.shown = true;
+      showPen();
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    pad.addEventListener("blur", () => {
+      if (pen.down) end();
+      pen = { ...pen, down: false, shown: false };
+      showPen();
+    });
+
+    const heard = [
+      ["change:pixels", showPixels],
+      ["change:size", resize],
+      ["change:label", describe],
+    ];
+    for (const [events, action] of heard) {
+      model.on(events, action);
+      action();
+    }
+    el.classList.add("vae-explorer");
+    el.append(pad, readout);
+    return () => {
+      for (const [events, action] of heard) model.off(events, action);
+    };
+  },
+};
