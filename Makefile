@@ -1,4 +1,4 @@
-# make lab · make test · make run · make refresh
+# make lab · make test · make run · make refresh · make bench
 # Without make: the same lines are in the README.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ BIN = .venv/bin
 LESSONS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 READY = .venv/.ready
 
-.PHONY: lab test run refresh
+.PHONY: lab test run refresh bench
 .DELETE_ON_ERROR:
 
 # Jupyter refuses to run as root unless told; in a container one often is.
@@ -30,6 +30,10 @@ run: $(READY)
 # Run the committed lessons in place and clean them.
 refresh: $(READY)
 	$(BIN)/python tests/refresh.py $(LESSONS)
+
+# Timings beside what they are compared with; run nothing else meanwhile.
+bench: $(READY)
+	$(BIN)/python tests/benchmark.py
 
 # The environment, made once: it is made again only when the requirements change.
 $(READY): requirements.txt pyproject.toml

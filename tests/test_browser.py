@@ -3,26 +3,19 @@
 Needs Debian's `chromium` (apt-get install chromium); without it these tests skip.
 """
 
-import hashlib
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
+import labs
 import nbformat
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
+if labs.CHROMIUM is None:
     pytest.skip("no chromium here: apt-get install chromium", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api")
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))]
 # Small and offline: what is tested is the page, not the training.
 SMALL = "\ndataset, epochs, hidden_size = 'digits', 8, 64"
 LOAD = "images = data.load_images(dataset, device=device)"
@@ -39,9 +32,9 @@ def folder(tmp_path_factory):
     """Return a folder with a small copy of each lesson, and the committed ones in committed/."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "committed").mkdir()
-    for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
-        shutil.copy(path, folder / "committed")
-        notebook = nbformat.read(path, as_version=4)
+    for name in NAMES:
+        shutil.copy(NOTEBOOKS / f"{name}.ipynb", folder / "committed")
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
         for cell in notebook.cells:
             if "parameters" in cell.metadata.get("tags", []):
                 cell.source += SMALL
@@ -49,192 +42,268 @@ def folder(tmp_path_factory):
                 cell.outputs, cell.execution_count = [], None
                 cell.source = cell.source.replace(LOAD, LOAD + FEWER)
         assert any(FEWER in cell.source for cell in notebook.cells), "the loading line has changed"
-        nbformat.write(notebook, folder / path.name)
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder
 
 
 @pytest.fixture(scope="module")
-def lab(folder, tmp_path_factory):
+def lab(folder):
     """Start JupyterLab on the folder and return its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("home")
-    log = (home / "lab.log").open("w")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"),
-            *(f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="),
-            *("--allow-root", f"--notebook-dir={folder}", "--LabApp.news_url="),
-        ],
-        env=os.environ
-        | {
-            "JUPYTER_CONFIG_DIR": str(home),
-            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-            "VAE_LESSON_RESULTS": str(home / "results"),
-            # The browser needs the cores too: torch's waiting threads sleep instead of spinning.
-            "OMP_WAIT_POLICY": "PASSIVE",
-        },
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{address}/api", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail(f"JupyterLab did not start: {(home / 'lab.log').read_text()[-2000:]}")
+    with labs.jupyterlab(folder) as address:
         yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield chromium
-        chromium.close()
+    with labs.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def lesson(browser, lab):
+    """Return lesson(name): a page with that small lesson open, all of its cells run, no error."""
+    pages = {}
+
+    def run(name: str):
+        if name not in pages:
+            page = browser.new_page(viewport={"width": 1400, "height": 1000})
+            page.faults = []  # what the page's own code failed at
+            page.on("pageerror", lambda error: page.faults.append(str(error)))
+            labs.open_notebook(page, lab, f"{name}.ipynb")
+            labs.run_all(page)
+            pages[name] = page
+        return pages[name]
+
+    yield run
+    for page in pages.values():
+        page.close()
 
 
 @pytest.fixture
-def page(browser, lab):
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    yield page
-    page.close()
+def explorer(lesson):
+    """Return explorer(name, call): (page, the explorer's part of it, in view)."""
+
+    def find(name: str, call: str):
+        page = lesson(name)
+        labs.show(page, call)
+        output = page.locator(".jp-CodeCell", has_text=call).locator(".jp-OutputArea-output").first
+        output.locator("img").first.wait_for(timeout=20_000)
+        output.scroll_into_view_if_needed()
+        return page, output
+
+    return find
 
 
-def open_notebook(page, lab: str, path: str) -> None:
-    page.goto(f"{lab}/lab?reset")
-    page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell", timeout=60_000)
-    page.evaluate(
-        """async path => {
-            const app = window.jupyterapp;
-            await app.restored;
-            await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
-        }""",
-        path,
-    )
-    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+class Changes:
+    """Whether pictures change by what is done between `with` and its end."""
+
+    def __init__(self, page, *pictures) -> None:
+        self.page, self.pictures = page, pictures
+
+    def __enter__(self):
+        self.before = [labs.pixels(self.page, picture) for picture in self.pictures]
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            for picture, before in zip(self.pictures, self.before):
+                assert labs.changed(self.page, picture, before), "the picture did not change"
 
 
-def run_all(page, seconds: int = 300) -> list[dict]:
-    """Run all cells and return the outputs' types and texts, from the document's own model."""
-    panel = "window.jupyterapp.shell.currentWidget"
-    page.wait_for_function(
-        f"() => {panel}.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000
-    )
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.wait_for_function(
-        f"""() => {{
-            const cells = [...{panel}.content.model.cells].filter(c => c.type === 'code');
-            const idle = {panel}.sessionContext.session.kernel.status === 'idle';
-            const bad = cells.some(c => c.toJSON().outputs.some(o => o.output_type === 'error'));
-            return idle && (bad || cells.every(c => c.executionCount !== null));
-        }}""",
-        timeout=1000 * seconds,
-    )
-    outputs = page.evaluate(
-        f"""() => [...{panel}.content.model.cells].filter(c => c.type === 'code')
-            .flatMap(c => c.toJSON().outputs)"""
-    )
-    errors = [output for output in outputs if output["output_type"] == "error"]
-    assert not errors, json.dumps(errors)[:2000]
-    return outputs
+@pytest.mark.parametrize("name", NAMES)
+def test_lesson_runs_without_an_error(name, lesson):
+    page = lesson(name)
+    assert page.faults == []
 
 
-def pixels(page, picture) -> str:
-    """Return a digest of the picture's decoded pixels (blob addresses change without a reason)."""
-    data = picture.evaluate(
-        """async img => {
-            // A picture that is replaced while it is read cannot be decoded: read the next one.
-            for (let tries = 0; ; tries++) {
-                try { await img.decode(); break; }
-                catch (error) { if (tries === 20) throw error; }
-                await new Promise(resolve => setTimeout(resolve, 20));
-            }
-            const canvas = document.createElement('canvas');
-            [canvas.width, canvas.height] = [img.naturalWidth, img.naturalHeight];
-            const context = canvas.getContext('2d');
-            context.drawImage(img, 0, 0);
-            return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
-        }"""
-    )
-    return hashlib.sha256(bytes(data)).hexdigest()
-
-
-def changed(page, picture, before: str, seconds: float = 5.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if pixels(page, picture) != before:
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def show(page, text: str) -> None:
-    """Scroll to the cell that holds `text`, which makes JupyterLab render it."""
-    page.evaluate(
-        """async text => {
-            const notebook = window.jupyterapp.shell.currentWidget.content;
-            const index = notebook.widgets.findIndex(
-                cell => cell.model.sharedModel.getSource().includes(text));
-            notebook.activeCellIndex = index;
-            await notebook.scrollToItem(index, 'start');
-        }""",
-        text,
-    )
-
-
-@pytest.mark.parametrize("name", ["01_autoencoder", "02_vae", "03_latent_space"])
-def test_lesson_runs_and_its_sliders_move_the_picture(page, lab, name):
-    open_notebook(page, lab, f"{name}.ipynb")
-    run_all(page)
-    if name == "02_vae":  # it has no sliders
-        return
-    show(page, "explore.latent_sliders")
-    picture = page.locator(".vae-picture:visible").first
-    picture.wait_for(timeout=20_000)
-    picture.scroll_into_view_if_needed()
-    handle = page.locator(".widget-slider .noUi-handle:visible").first
-    before, value = pixels(page, picture), handle.get_attribute("aria-valuenow")
+def test_sliders_move_by_keyboard_mouse_and_button(explorer):
+    page, output = explorer("03_latent_space", "explore.latent_sliders")
+    picture = output.locator(".vae-picture img").first
+    handle = output.get_by_role("slider").first
+    value = handle.get_attribute("aria-valuenow")
     handle.focus()
-    for _ in range(5):
-        page.keyboard.press("ArrowRight")
+    with Changes(page, picture):
+        for _ in range(5):
+            page.keyboard.press("ArrowRight")
     sync_api.expect(handle).not_to_have_attribute("aria-valuenow", value)
-    assert changed(page, picture, before), "the keyboard does not move the picture"
 
-    before = pixels(page, picture)
-    box = page.locator(".widget-slider .noUi-target:visible").first.bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2, steps=5)
-    page.mouse.up()
-    assert changed(page, picture, before), "the mouse does not move the picture"
+    box = output.locator(".noUi-target").first.bounding_box()
+    with Changes(page, picture, output.locator(".vae-strip img").nth(1)):
+        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2, steps=5)
+        page.mouse.up()
 
-    before = pixels(page, picture)
-    page.get_by_role("button", name="Random draw").first.click()
-    assert changed(page, picture, before), "a random draw does not move the picture"
+    for button in ("Random draw", "Encode a test image", "Reset"):
+        with Changes(page, picture):
+            output.get_by_role("button", name=button).click()
+    assert output.get_by_alt_text("the test image").is_visible()
+
+
+def test_compared_sliders_move_both_pictures(explorer):
+    page, output = explorer("02_vae", 'explore.compare({"autoencoder": autoencoder,')
+    output.get_by_role("slider").first.focus()
+    with Changes(page, *output.locator(".vae-picture img").all()):
+        for _ in range(10):
+            page.keyboard.press("ArrowRight")
+    assert output.locator(".vae-picture img").count() == 2
 
 
 @pytest.mark.parametrize("name", ["01_autoencoder", "03_latent_space"])
-def test_committed_lesson_shows_pictures_without_a_kernel(page, lab, name):
-    open_notebook(page, lab, f"committed/{name}.ipynb")
-    show(page, "explore.latent_sliders")
-    cell = page.locator(".jp-CodeCell", has_text="explore.latent_sliders").first
-    picture = cell.locator(".jp-OutputArea-output img").first
-    picture.wait_for(timeout=20_000)
-    assert picture.evaluate("img => img.naturalWidth") > 200
+def test_map_moves_by_click_drag_and_arrow_keys(name, explorer):
+    page, output = explorer(name, "explore.latent_map")
+    picture = output.locator(".vae-picture img")
+    plane = output.get_by_role("application")
+    box = plane.bounding_box()
+    active = page.evaluate(f"{labs.PANEL}.content.activeCellIndex")
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def point() -> list[float]:
+        text = output.locator("output").inner_text()
+        return [float(part) for part in text.removeprefix("z = (").rstrip(")").split(",")]
+
+    with Changes(page, picture):
+        page.mouse.click(*at(0.25, 0.25))
+    with Changes(page, picture):
+        page.mouse.move(*at(0.3, 0.5))
+        page.mouse.down()
+        page.mouse.move(*at(0.8, 0.6), steps=8)
+        page.mouse.up()
+    before = point()
+    with Changes(page, picture):
+        page.keyboard.press("Shift+ArrowLeft")  # the click has given it the focus
+        page.keyboard.press("ArrowUp")
+    after = point()
+    assert after[0] < before[0] and after[1] > before[1]
+    # JupyterLab has not taken the keys to move to another cell.
+    assert page.evaluate(f"{labs.PANEL}.content.activeCellIndex") == active
+    with Changes(page, plane.locator("img")):
+        output.get_by_role("button", name="decoded").click()
+    with Changes(page, picture):
+        output.get_by_role("button", name="Reset").click()
+
+
+def test_compared_maps_move_together(explorer):
+    page, output = explorer("02_vae", 'explore.compare({"autoencoder": autoencoder_2d')
+    box = output.get_by_role("application").first.bounding_box()
+    with Changes(page, *output.locator(".vae-picture img").all()):
+        page.mouse.click(box["x"] + 0.7 * box["width"], box["y"] + 0.3 * box["height"])
+    one, two = output.locator("output").all_inner_texts()
+    assert one == two != "z = (0.00, 0.00)"
+
+
+@pytest.mark.parametrize("name", ["02_vae", "03_latent_space"])
+def test_pad_is_drawn_on_with_the_mouse_and_the_keyboard(name, explorer):
+    page, output = explorer(name, "explore.draw_digit")
+    pad = output.get_by_role("application")
+    seen = output.get_by_alt_text("the drawing as the network sees it")
+    decoded = output.locator(".vae-picture img")
+    bars = output.get_by_alt_text("code: ")
+    clear = output.get_by_role("button", name="Clear")
+    ink = """canvas => canvas.getContext('2d').getImageData(0, 0, 28, 28).data
+        .filter((value, i) => i % 4 === 0 && value > 0).length"""
+    with Changes(page, seen, decoded):
+        clear.click()
+    assert pad.locator("canvas").first.evaluate(ink) == 0
+    box = pad.bounding_box()
+    with Changes(page, seen, decoded, bars):
+        page.mouse.move(box["x"] + 60, box["y"] + 60)
+        page.mouse.down()
+        for x, y in [(200, 60), (120, 220)]:
+            page.mouse.move(box["x"] + x, box["y"] + y, steps=8)
+        page.mouse.up()
+    verdict = output.get_by_text("−ELBO")
+    sync_api.expect(verdict).to_contain_text("nats")
+    said = verdict.inner_text()
+    assert pad.locator("canvas").first.evaluate(ink) > 30
+
+    clear.click()
+    sync_api.expect(output.get_by_text("Draw a digit")).to_be_visible()
+    pad.focus()
+    with Changes(page, seen, decoded):
+        page.keyboard.press("Space")
+        for key in 8 * ["ArrowUp"] + 4 * ["ArrowLeft"]:
+            page.keyboard.press(key)
+        page.keyboard.press("Space")
+    assert "pen up, column 10, row 6" in output.locator("output").inner_text()
+    assert verdict.inner_text() != said
+    with Changes(page, seen, decoded):
+        output.get_by_role("button", name="Put a test image on it").click()
+
+
+@pytest.mark.parametrize("name", ["01_autoencoder", "03_latent_space"])
+def test_morph_goes_from_one_image_to_the_other(name, explorer):
+    page, output = explorer(name, "explore.morph")
+    picture = output.locator(".vae-picture img")
+    output.get_by_role("slider").focus()
+    with Changes(page, picture):
+        for _ in range(10):
+            page.keyboard.press("ArrowRight")
+    with Changes(page, picture, output.get_by_alt_text("the whole path")):
+        output.get_by_role("button", name="slerp").click()
+    with Changes(page, picture, output.get_by_alt_text("the image at the start")):
+        output.get_by_role("button", name="Another pair").click()
+
+
+@pytest.mark.parametrize(
+    "name, call, names",
+    [
+        ("03_latent_space", "explore.latent_sliders", ["slider z[", "img decoded image"]),
+        ("03_latent_space", "explore.latent_map", ["application Latent map", "img decoded image"]),
+        ("03_latent_space", "explore.draw_digit", ["application Pad", "img code: z["]),
+        ("03_latent_space", "explore.morph", ["slider from start to end", "img the whole path"]),
+        (
+            "02_vae",
+            'explore.compare({"autoencoder": autoencoder,',
+            ["img decoded image autoencoder", "img decoded image VAE"],
+        ),
+    ],
+)
+def test_a_screen_reader_has_words_for_every_part(name, call, names, explorer):
+    page, output = explorer(name, call)
+    page.wait_for_timeout(1200)  # the sliders get their names a moment after they are drawn
+    said = output.evaluate(
+        """output => [...output.querySelectorAll('img, [role=application], [role=slider]')]
+            .filter(part => !part.parentElement.closest('[role=application]'))
+            .map(part => `${part.getAttribute('role') || 'img'} `
+                + (part.alt || part.getAttribute('aria-label') || ''))"""
+    )
+    assert all(len(words.split(" ", 1)[1]) > 3 for words in said), said
+    for start in names:
+        assert any(words.startswith(start) for words in said), (start, said)
+
+
+def test_a_cell_run_again_and_again_leaves_nothing_behind(explorer):
+    page, _ = explorer("03_latent_space", "explore.latent_map")
+    comms = f"() => {labs.PANEL}.sessionContext.session.kernel._comms.size"
+
+    def run_cell() -> int:
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-cell')")
+        page.wait_for_function(
+            f"() => {labs.PANEL}.sessionContext.session.kernel.status === 'idle'"
+        )
+        page.wait_for_timeout(300)
+        return page.evaluate(comms)
+
+    first = run_cell()
+    assert first > 0
+    assert [run_cell() for _ in range(20)] == 20 * [first]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_lesson_shows_its_explorers_without_a_kernel(name, browser, lab):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    labs.open_notebook(page, lab, f"committed/{name}.ipynb")
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    calls = [cell.source for cell in notebook.cells if cell.source.startswith("explore.")]
+    assert calls
+    for call in calls:
+        first_line = call.split("\n")[0]
+        labs.show(page, first_line)
+        cell = page.locator(".jp-CodeCell", has_text=first_line).first
+        picture = cell.locator(".jp-OutputArea-output img").first
+        picture.wait_for(timeout=20_000)
+        assert picture.evaluate("img => img.naturalWidth") > 200
     assert page.get_by_text("model not found").count() == 0
+    page.close()

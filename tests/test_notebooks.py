@@ -3,17 +3,22 @@
 That every committed lesson runs from top to bottom is nbval's part: pytest collects notebooks/ too.
 """
 
+import base64
+import io
 import re
 import struct
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import torch
-from refresh import cleaned
+from PIL import Image
+from refresh import cleaned, smaller
 
 from vae_lesson import checks, data
+from vae_lesson.explore.parts import png
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -104,12 +109,13 @@ def test_each_parameter_says_what_it_is(path):
 def test_cleaning_drops_what_is_dead_without_a_kernel():
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "x"}
     output = nbformat.v4.new_output
+    twin = base64.b64encode(png(np.zeros((2, 2), np.uint8))).decode()
     cell = nbformat.v4.new_code_cell(
         "x",
         metadata={"papermill": {"duration": 1}, "tags": ["parameters"]},
         outputs=[
             output("display_data", view),  # a progress bar
-            output("display_data", view | {"image/png": "AAAA"}),  # an explorer and its twin
+            output("display_data", view | {"image/png": twin}),  # an explorer and its twin
             output("stream", name="stderr", text=" 10%|#    | 1/10"),
             output("stream", name="stdout", text="kept"),
         ],
@@ -119,12 +125,29 @@ def test_cleaning_drops_what_is_dead_without_a_kernel():
         metadata={"widgets": {"state": 1}, "papermill": {"input_path": "elsewhere/in.ipynb"}},
     )
     clean = cleaned(notebook)
-    twin, text = clean.cells[0].outputs
-    assert set(twin.data) == {"image/png", "text/plain"}
+    picture, text = clean.cells[0].outputs
+    assert set(picture.data) == {"image/png", "text/plain"}
     assert text.text == "kept"
     assert clean.cells[0].metadata == {"tags": ["parameters"]}
     assert set(clean.metadata) == {"kernelspec", "language_info"}
     assert clean == cleaned(clean)
+
+
+def test_cleaning_keeps_the_pixels_of_a_figure_in_fewer_bytes():
+    ramp = np.arange(1600, dtype=np.uint8).reshape(40, 40, 1)
+    grey = ramp.repeat(3, axis=2)
+    coloured = grey.copy()
+    coloured[5, 5] = (255, 0, 0)
+    opaque = np.full((40, 40, 1), 255, np.uint8)
+    for pixels, mode in [(grey, "L"), (coloured, "RGB")]:
+        encoded = base64.b64encode(png(np.concatenate([pixels, opaque], axis=2))).decode()
+        less = smaller(encoded)
+        image = Image.open(io.BytesIO(base64.b64decode(less)))
+        assert image.mode == mode and len(less) < len(encoded)
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels)
+        assert smaller(less) == less
+    half = base64.b64encode(png(np.concatenate([grey, opaque // 2], axis=2))).decode()
+    assert smaller(half) == half  # it shines through
 
 
 # --- headless, with other parameters --------------------------------------------------------------
@@ -213,7 +236,7 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
         for o in cell.get("outputs", [])
         if "image/png" in o.get("data", {})
     ]
-    assert len(pictures) == 2  # each explorer has its static twin
+    assert len(pictures) == 5  # each explorer has its static twin
 
 
 @pytest.mark.parametrize(
