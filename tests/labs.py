@@ -4,7 +4,6 @@ Needs Debian's `chromium` (apt-get install chromium).
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -120,7 +119,7 @@ def run_all(page, seconds: int = 300) -> list[dict]:
 
 def pixels(page, picture) -> str:
     """Return a digest of the picture's decoded pixels (blob addresses change without a reason)."""
-    data = picture.evaluate(
+    return picture.evaluate(
         """async img => {
             // A picture that is replaced while it is read cannot be decoded: read the next one.
             for (let tries = 0; ; tries++) {
@@ -132,10 +131,11 @@ def pixels(page, picture) -> str:
             [canvas.width, canvas.height] = [img.naturalWidth, img.naturalHeight];
             const context = canvas.getContext('2d');
             context.drawImage(img, 0, 0);
-            return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
+            const {data} = context.getImageData(0, 0, canvas.width, canvas.height);
+            const digest = await crypto.subtle.digest('SHA-256', data);
+            return new Uint8Array(digest).toString();
         }"""
     )
-    return hashlib.sha256(bytes(data)).hexdigest()
 
 
 def changed(page, picture, before: str, seconds: float = 5.0) -> bool:

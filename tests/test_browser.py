@@ -3,6 +3,7 @@
 Needs Debian's `chromium` (apt-get install chromium); without it these tests skip.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def lesson(browser, lab):
         return pages[name]
 
     yield run
-    for page in pages.values():
+    for name, page in pages.items():
+        assert page.faults == [], name  # nor in anything that the tests did with it
         page.close()
 
 
@@ -199,7 +201,7 @@ def test_pad_is_drawn_on_with_the_mouse_and_the_keyboard(name, explorer):
     pad = output.get_by_role("application")
     seen = output.get_by_alt_text("the drawing as the network sees it")
     decoded = output.locator(".vae-picture img")
-    bars = output.get_by_alt_text("code: ")
+    bars = output.locator(".vae-bars img")
     clear = output.get_by_role("button", name="Clear")
     ink = """canvas => canvas.getContext('2d').getImageData(0, 0, 28, 28).data
         .filter((value, i) => i % 4 === 0 && value > 0).length"""
@@ -228,8 +230,9 @@ def test_pad_is_drawn_on_with_the_mouse_and_the_keyboard(name, explorer):
         page.keyboard.press("Space")
     assert "pen up, column 10, row 6" in output.locator("output").inner_text()
     assert verdict.inner_text() != said
-    with Changes(page, seen, decoded):
+    with Changes(page, seen, decoded, bars):
         output.get_by_role("button", name="Put a test image on it").click()
+    sync_api.expect(bars).to_have_attribute("alt", re.compile(r"code: z\[\d+\] "))
 
 
 @pytest.mark.parametrize("name", ["01_autoencoder", "03_latent_space"])
@@ -251,7 +254,11 @@ def test_morph_goes_from_one_image_to_the_other(name, explorer):
     [
         ("03_latent_space", "explore.latent_sliders", ["slider z[", "img decoded image"]),
         ("03_latent_space", "explore.latent_map", ["application Latent map", "img decoded image"]),
-        ("03_latent_space", "explore.draw_digit", ["application Pad", "img code: z["]),
+        (
+            "03_latent_space",
+            "explore.draw_digit",
+            ["application Pad", "img code: z[", "img nearest training"],
+        ),
         ("03_latent_space", "explore.morph", ["slider from start to end", "img the whole path"]),
         (
             "02_vae",

@@ -58,6 +58,7 @@ class DrawExplorer(Explorer):
         self._pictures[0].width = self._pictures[0].height = ROW * 2
         self._bars = Picture(alt="no code yet", width=BARS[0], height=BARS[1])
         width = ROW * SHOWN + 2 * (SHOWN - 1)
+        self._bars.add_class("vae-bars")
         self._samples = Picture(alt="reconstructions", width=width, height=ROW)
         self._neighbours = Picture(alt="nearest training images", width=width, height=ROW)
         self._neighbour_names = widgets.HTML()
