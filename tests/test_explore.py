@@ -1577,3 +1577,15 @@ def test_a_code_in_other_units_goes_there_and_back(vae):
     code = decoder.code(image)
     np.testing.assert_allclose(code, ((mu[0] - centre) / spread).detach().numpy(), atol=1e-6)
     np.testing.assert_array_equal(decoder.images(code[None])[0], decoded(vae, mu[0].detach()))
+
+
+@pytest.mark.parametrize("allow_stdin", [True, False])
+def test_a_headless_run_leaves_the_picture_and_no_widget(vae, monkeypatch, allow_stdin):
+    request = {"content": {"code": "x", "allow_stdin": allow_stdin}, "header": {"msg_id": "1"}}
+    shell = SimpleNamespace(get_parent=lambda: request)
+    monkeypatch.setattr(base, "get_ipython", lambda: shell)
+    explorer = explore.latent_sliders(vae)
+    data = explorer._repr_mimebundle_()
+    assert ("application/vnd.jupyter.widget-view+json" in data) == allow_stdin
+    assert "image/png" in data
+    explorer.close()

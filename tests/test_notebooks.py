@@ -14,6 +14,7 @@ import numpy as np
 import papermill
 import pytest
 import torch
+from nbconvert import HTMLExporter
 from PIL import Image
 from refresh import cleaned, smaller
 
@@ -237,6 +238,10 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
         if "image/png" in o.get("data", {})
     ]
     assert len(pictures) == 5  # each explorer has its static twin
+    # A page made of it needs no network: it has the picture, not a widget to be drawn.
+    assert not any("widget-view" in kind for bundle in pictures for kind in bundle)
+    page, _ = HTMLExporter().from_notebook_node(done)
+    assert all(bundle["image/png"][:200] in page for bundle in pictures)
 
 
 @pytest.mark.parametrize(

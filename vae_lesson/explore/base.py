@@ -194,6 +194,10 @@ class Explorer(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
+        if _request().get("content", {}).get("allow_stdin") is False:
+            # Nobody is there to ask: a headless run. An HTML page made of what it leaves would try
+            # to draw the widget, and without a network show nothing.
+            data.pop("application/vnd.jupyter.widget-view+json", None)
         data["image/png"] = base64.b64encode(png(self._twin())).decode()
         return bundle
 
@@ -218,13 +222,18 @@ def _close(widget: widgets.Widget) -> None:
     widgets.Widget.close(widget)
 
 
+def _request() -> dict:
+    """Return the message that the kernel is at work on, or {} outside of a kernel."""
+    shell = get_ipython()
+    return shell.get_parent() if hasattr(shell, "get_parent") else {}
+
+
 _OPEN: dict[str, tuple[str, list[Explorer]]] = {}  # cell -> (its run, the explorers it made)
 
 
 def _close_earlier_run(explorer: Explorer) -> None:
     """Close what an earlier run of the same cell made: ipywidgets keeps every widget for ever."""
-    shell = get_ipython()
-    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    request = _request()
     # JupyterLab names the cell; elsewhere its text must do. A slider's message has neither.
     cell = request.get("metadata", {}).get("cellId") or request.get("content", {}).get("code")
     if cell is None:
