@@ -31,9 +31,9 @@ run: $(READY)
 refresh: $(READY)
 	$(BIN)/python tests/refresh.py $(LESSONS)
 
-# Timings beside what they are compared with; run nothing else meanwhile.
+# Timings beside what they are compared with; run nothing else meanwhile. PARTS=training: only that.
 bench: $(READY)
-	$(BIN)/python tests/benchmark.py
+	$(BIN)/python tests/benchmark.py $(PARTS)
 
 # The environment, made once: it is made again only when the requirements change.
 $(READY): requirements.txt pyproject.toml

@@ -1,26 +1,334 @@
 """Paired timings, `make bench`: each figure beside what it is compared with, in one run.
 
-    python tests/benchmark.py [sliders] [browser]
+    python tests/benchmark.py [training] [cost] [processes] [lessons] [gpu] [sliders] [browser]
 
 Timings differ from run to run and machine to machine: the ratios are what counts.
 """
 
 import importlib.metadata
+import itertools
+import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import labs
 import nbformat
 import torch
+import torch.nn.functional as F
 from jupyter_client.manager import start_new_kernel
+from nbclient import NotebookClient
+from PIL import Image
+from torchvision import transforms
 
+from vae_lesson import evaluate, train
+from vae_lesson.data import load_images, to_float
+from vae_lesson.devices import pick_device
 from vae_lesson.lesson import Table
+from vae_lesson.models import VAE
+from vae_lesson.train import fit
+
+# --- training, on the CPU or on a GPU -------------------------------------------------------------
+
+SIZES = (784, 400, 20)  # pixels, hidden units, latent dimensions: the article's network
+BATCH = 128
+ARTICLE = {"epochs": 10, "lr": 1e-3, "schedule": "constant", "warm_start": False}
+
+
+class People(torch.nn.Module):
+    """The VAE as most scripts have it, sigmoid at the end, two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pixels, hidden, latent = SIZES
+        self.fc1 = torch.nn.Linear(pixels, hidden)
+        self.fc21 = torch.nn.Linear(hidden, latent)
+        self.fc22 = torch.nn.Linear(hidden, latent)
+        self.fc3 = torch.nn.Linear(latent, hidden)
+        self.fc4 = torch.nn.Linear(hidden, pixels)
+
+    def forward(self, x):
+        h = F.relu(self.fc1(x.view(-1, SIZES[0])))
+        mu, logvar = self.fc21(h), self.fc22(h)
+        z = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
+        return torch.sigmoid(self.fc4(F.relu(self.fc3(z)))), mu, logvar
+
+
+class Pictures(torch.utils.data.Dataset):
+    """What torchvision.datasets.MNIST does for an image: an array, to PIL, through a transform."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self.images, self.labels, self.transform = images, labels, transforms.ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        picture = Image.fromarray(self.images[i].numpy(), mode="L")
+        return self.transform(picture), int(self.labels[i])
+
+
+def conventional(images, device) -> tuple[list[float], float]:
+    """Train as the usual script does; return each epoch's seconds and the final test −ELBO."""
+    torch.manual_seed(0)
+    model = People().to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    loader = torch.utils.data.DataLoader(
+        Pictures(images.train.cpu(), images.train_labels.cpu()), batch_size=BATCH, shuffle=True
+    )
+
+    def loss_function(recon_x, x, mu, logvar):
+        bce = F.binary_cross_entropy(recon_x, x.view(-1, SIZES[0]), reduction="sum")
+        return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+
+    seconds = []
+    for _ in range(ARTICLE["epochs"]):
+        start = time.perf_counter()
+        model.train()
+        for data, _ in loader:
+            data = data.to(device)
+            optimizer.zero_grad()
+            recon_batch, mu, logvar = model(data)
+            loss = loss_function(recon_batch, data, mu, logvar)
+            loss.backward()
+            loss.item()  # for the line that such scripts print
+            optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    model.eval()
+    with torch.no_grad():
+        x = to_float(images.test)
+        recon_x, mu, logvar = model(x)
+        total = loss_function(recon_x, x, mu, logvar).item()
+    return seconds, total / len(x)
+
+
+def ours(images, device, seed: int = 0, **options) -> tuple[list[float], float]:
+    """Train by `fit`; return each epoch's seconds and the final test −ELBO."""
+    torch.manual_seed(seed)
+    model = VAE(SIZES[2], SIZES[1])
+    history = fit(model, images.train, seed=seed, device=device, progress=False, **options)
+    seconds = [b - a for a, b in itertools.pairwise([0.0, *history.seconds])]
+    return seconds, evaluate.neg_elbo(model, images.test).neg_elbo
+
+
+def floor(n_images: int, batch: int, device) -> float:
+    """Time the matrix products of one epoch alone, forward and backward, on the same shapes."""
+    pixels, hidden, latent = SIZES
+    shapes = [(pixels, hidden), (hidden, 2 * latent), (latent, hidden), (hidden, pixels)]
+    inputs = [torch.randn(batch, a, device=device) for a, _ in shapes]
+    weights = [torch.randn(b, a, device=device) for a, b in shapes]
+    outputs = [torch.randn(batch, b, device=device) for _, b in shapes]
+    # What Linear does: x Wᵀ forward, gᵀ x for the weights, g W for the input (not of the first).
+    products = [(x, w.T) for x, w in zip(inputs, weights)]
+    products += [(g.T, x) for g, x in zip(outputs, inputs)]
+    products += [(g, w) for g, w in list(zip(outputs, weights))[1:]]
+    results = [a @ b for a, b in products]
+    start = time.perf_counter()
+    for _ in range(-(-n_images // batch)):
+        for (a, b), result in zip(products, results):
+            torch.mm(a, b, out=result)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def training() -> str:
+    """Compare the usual script's training with ours and with the matrix products alone."""
+    device = pick_device()
+    images = load_images("mnist", device=device)
+    ours(replace(images, train=images.train[:6000]), device, epochs=1)  # warm-up
+    usual_seconds, target = conventional(images, device)
+    our_seconds, our_end = ours(images, device, **ARTICLE)
+    fast_seconds, fast_end = ours(images, device)
+    floors = [floor(len(images.train), BATCH, device) for _ in range(5)]
+    usual, own, least = map(statistics.median, (usual_seconds, our_seconds, floors))
+    what = f"one epoch of {images.name}, batch {BATCH}, on {device}"
+    epochs = Table(
+        [what, "median s", "10% to 90%", "ratio"],
+        [
+            ["the usual script (DataLoader, BCE of sigmoids, plain Adam)", usual,
+             _spread(usual_seconds), 1.0],
+            ["fit", own, _spread(our_seconds), usual / own],
+            ["its matrix products alone", least, _spread(floors), usual / least],
+            ["floor / fit", least / own, "", ""],
+        ],
+    )  # fmt: skip
+    reached = "reached" if fast_end <= target else "NOT reached"
+    quality = Table(
+        ["seconds of training to the script's quality", "test −ELBO", "seconds", "ratio"],
+        [
+            ["the usual script, 10 epochs at 1e-3", target, sum(usual_seconds), 1.0],
+            ["fit, the same", our_end, sum(our_seconds),
+             sum(usual_seconds) / sum(our_seconds)],
+            [f"fit, its defaults, the fast recipe: {reached}", fast_end, sum(fast_seconds),
+             sum(usual_seconds) / sum(fast_seconds)],
+        ],
+    )  # fmt: skip
+    return (
+        f"{epochs}\n\n{quality}\n\nLeft out of the times: loading the data, evaluation, a "
+        "warm-up of 47 steps of fit."
+    )
+
+
+COST = """
+import resource, sys, time
+import torch
+from vae_lesson.data import load_images
+from vae_lesson.models import VAE
+from vae_lesson.train import fit
+
+images = load_images("mnist")
+torch.manual_seed(0)
+fit(VAE(), images.train, epochs=1, progress=False, device="cpu")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+IMPORT = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+
+
+def cost() -> str:
+    """Say how an epoch's time grows, how much memory it takes, and what importing costs."""
+    device = torch.device("cpu")
+    images = load_images("mnist")
+
+    def epoch(n_images: int, hidden: int) -> float:
+        torch.manual_seed(0)
+        model = VAE(SIZES[2], hidden)
+        part = images.train[:n_images]
+        history = fit(model, part, device=device, progress=False)
+        return history.seconds[-1] / len(history)
+
+    rows = [[f"{n:,} images", epoch(n, 400)] for n in (15_000, 30_000, 60_000)]
+    rows += [[f"hidden_size {h}", epoch(30_000, h)] for h in (200, 400, 800)]
+    table = Table(["one epoch of fit (hidden_size 400, 30,000 images)", "seconds"], rows)
+    memory = float(_python(COST).splitlines()[-1])
+    modules = "data, losses, models, train, evaluate, latent, lesson, checks, plots, explore"
+    alone = statistics.median(float(_python(IMPORT.format("import torch"))) for _ in range(5))
+    all_modules = IMPORT.format(f"import torch; from vae_lesson import {modules}")
+    course = statistics.median(float(_python(all_modules)) for _ in range(5))
+    package = IMPORT.format("import torch; from vae_lesson import data, losses, models, train")
+    core = statistics.median(float(_python(package)) for _ in range(5))
+    imports = Table(
+        ["importing", "median s", "over torch"],
+        [
+            ["torch", alone, 0.0],
+            ["and vae_lesson's data, models, losses, train", core, core - alone],
+            ["and all of vae_lesson, with plots and widgets", course, course - alone],
+        ],
+    )
+    peak = f"Peak memory of a process that trains on {images.name}: {memory:.0f} MB"
+    return f"{table}\n\n{peak}\n\n{imports}"
+
+
+def lessons() -> Table:
+    """Say where a lesson's seconds go: its cells, run headless, by what they do."""
+    folder = Path(__file__).parents[1] / "notebooks"
+    rows = []
+    with tempfile.TemporaryDirectory() as results:
+        os.environ["VAE_LESSON_RESULTS"] = results
+        for path in sorted(folder.glob("[0-9]*.ipynb")):
+            notebook = nbformat.read(path, as_version=4)
+            client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": folder}})
+            client.execute()
+            seconds = dict.fromkeys(["import and data", "training", "the rest"], 0.0)
+            for cell in notebook.cells:
+                if cell.cell_type != "code":
+                    continue
+                timing = cell.metadata["execution"]
+                start, end = (
+                    datetime.fromisoformat(timing[f"iopub.{what}"])
+                    for what in ("execute_input", "status.idle")
+                )
+                kind = "the rest"
+                if "import torch" in cell.source or "load_images(dataset" in cell.source:
+                    kind = "import and data"
+                elif any(call in cell.source for call in ("train.fit", "lesson.trained(")):
+                    kind = "training"
+                seconds[kind] += (end - start).total_seconds()
+            rows.append([path.stem, *seconds.values()])
+    return Table(["seconds of a lesson", *seconds], rows)
+
+
+def gpu() -> str:
+    """Time the article's training on a GPU, as graph and as plain loop, and the usual script."""
+    if not torch.cuda.is_available():
+        return "On a GPU: left out, there is none here. With one: make bench PARTS=gpu"
+    device = torch.device("cuda")
+    images = load_images("mnist", device=device)
+    usual_seconds, target = conventional(images, device)
+    rows = [["the usual script, 10 epochs", target, sum(usual_seconds), 1.0]]
+    graphed = train.GraphedStep
+    for name, step in [("graph", graphed), ("plain loop", lambda step, generator: step)]:
+        train.GraphedStep = step
+        for what, options in [("10 epochs", ARTICLE), ("fast recipe", {})]:
+            runs = [ours(images, device, seed, **options) for seed in range(5)]
+            seconds = statistics.median(sum(seconds) for seconds, _ in runs)
+            ends = [end for _, end in runs]
+            end = f"{min(ends):.2f} to {max(ends):.2f}"
+            rows.append(
+                [f"fit, {name}, {what}, 5 seeds", end, seconds, sum(usual_seconds) / seconds]
+            )
+    train.GraphedStep = graphed
+    name = torch.cuda.get_device_name()
+    return (
+        str(Table([f"on {name}, {images.name}", "test −ELBO", "s of training", "ratio"], rows))
+        + "\nThe first seed's time holds warm-up and recording; the median leaves it out."
+    )
+
+
+def processes() -> str:
+    """Time an epoch in one process and in several under torchrun, one thread each."""
+    name = load_images("mnist").name
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in [n for n in (1, 2, 4, 8) if n <= os.cpu_count()]:
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                    *(f"--nproc-per-node={n}", "-m", "vae_lesson.train", "--quiet"),
+                    *("--data", name, "--epochs", "2", "--device", "cpu", "--out", folder),
+                ],
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            seconds[n] = float(re.search(r"([\d.]+) seconds of training", done.stdout)[1]) / 2
+    size = sum(weight.numel() for weight in VAE().parameters()) * 4
+    rows = [
+        [str(n), took, seconds[1] / took, seconds[1] / took / n, f"{2 * (n - 1) / n * size:,.0f}"]
+        for n, took in seconds.items()
+    ]
+    table = Table(
+        [
+            "processes, a thread each",
+            "s an epoch",
+            "speed-up",
+            "efficiency",
+            "bytes sent a step each",
+        ],
+        rows,
+    )
+    return (
+        f"{table}\nA step's all-reduce adds up {size:,} bytes of gradients; as a ring each of n "
+        "processes sends 2 (n - 1) / n of them."
+    )
+
+
+def _python(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+
 
 # --- one slider move, in the kernel ---------------------------------------------------------------
 
@@ -88,8 +396,6 @@ def slider_moves() -> Table:
 
 
 def _in_a_kernel(code: str) -> dict:
-    import json
-
     manager, client = start_new_kernel(
         kernel_name="python3", cwd=str(Path(__file__).parent), stderr=subprocess.DEVNULL
     )
@@ -176,7 +482,7 @@ def machine() -> str:
     """Say what this is measured on."""
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
-        for name in ("torch", "ipywidgets", "anywidget", "jupyterlab")
+        for name in ("torch", "torchvision", "ipywidgets", "anywidget", "jupyterlab")
     )
     cpu = platform.processor() or platform.machine()
     if sys.platform == "linux":
@@ -188,13 +494,21 @@ def machine() -> str:
     )
 
 
-PARTS = {"sliders": slider_moves, "browser": in_the_browser}
+PARTS = {
+    "training": training,
+    "cost": cost,
+    "processes": processes,
+    "lessons": lessons,
+    "gpu": gpu,
+    "sliders": slider_moves,
+    "browser": in_the_browser,
+}
 
 
 def main(names: list[str]) -> None:
     if unknown := set(names) - set(PARTS):
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
-    print(machine(), "\n")
+    print(f"{datetime.now():%Y-%m-%d}: {machine()}\n")
     for name in names or PARTS:
         print(PARTS[name](), "\n", flush=True)
 

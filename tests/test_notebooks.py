@@ -244,6 +244,15 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
     assert all(bundle["image/png"][:200] in page for bundle in pictures)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_lesson_on_a_gpu_with_no_change(run, name):
+    small = {"epochs": 1, "latent_size": 5, "hidden_size": 64}
+    text = printed(run(name, dataset="digits", device="cuda", **small))
+    assert re.search(r"digits: 60,000 training .* on cuda", text)
+    assert "No CUDA graph" not in text
+
+
 @pytest.mark.parametrize(
     "name, parameters, messages",
     [

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from vae_lesson import train
+from vae_lesson import saving, train
 from vae_lesson.data import Images, check_name
-from vae_lesson.train import pick_device, results_path
+from vae_lesson.devices import pick_device
+from vae_lesson.saving import results_path
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
 # and hyperparameters ends. MNIST: three seeds gave 105.39 to 105.89, the article's script 106.27.
@@ -60,9 +61,9 @@ def trained(
     epochs=epochs, **options)` runs and the result is saved for the next lesson, unless it was
     interrupted. One line says which it was.
     """
-    path = train.results_path(filename)
+    path = saving.results_path(filename)
     try:
-        saved, info = train.load_model(path, options.get("device"))
+        saved, info = saving.load_model(path, options.get("device"))
         found = (type(saved), saved.config, info.get("dataset"), info.get("seed"))
         wanted = (type(model), model.config, images.name, options.get("seed", 0))
         if found == wanted and info.get("epochs", 0) >= epochs:
@@ -79,7 +80,7 @@ def trained(
     history = train.fit(model, images.train, epochs=epochs, **options)
     if history.stopped is None:
         seed = options.get("seed", 0)
-        train.save_model(model, path, dataset=images.name, epochs=epochs, seed=seed)
+        saving.save_model(model, path, dataset=images.name, epochs=epochs, seed=seed)
     return model, history
 
 

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+NETWORKS = ("linear", "mlp", "conv")
+
 
 def reparameterize(
     mu: Tensor,
@@ -160,7 +162,7 @@ def _networks(
         )
     if network == "conv":
         return _conv_networks(latent_size, hidden_size, input_size, code_size)
-    raise ValueError(f"network must be 'linear', 'mlp' or 'conv', got {network!r}")
+    raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
 
 
 def _conv_networks(

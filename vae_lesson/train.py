@@ -1,21 +1,23 @@
-"""One plain training loop, `fit`, its history, and saving and loading a trained model."""
+"""One plain training loop, `fit`, and its history. `python -m vae_lesson.train --help` runs it."""
 
 import math
-import os
 import time
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vae_lesson import losses
+from vae_lesson import devices, losses
 from vae_lesson.data import BINARISATIONS, batches, to_float
+from vae_lesson.devices import pick_device
+from vae_lesson.graphs import GraphedStep
 from vae_lesson.models import VAE, Autoencoder
+from vae_lesson.saving import load_checkpoint, save_checkpoint
 
+SCHEDULES = ("constant", "one-cycle")
 # What a model is trained on: (model, x, generator) -> recon (B,), kl (B,)
 Terms = Callable[[nn.Module, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
 
@@ -95,33 +97,15 @@ class Diverged(FloatingPointError):
         self.history = history
 
 
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the device asked for; without one ("auto" or None) CUDA, else Apple's MPS, else CPU.
-
-    Raises: ValueError if that device is not there, with those that are.
-    """
-    there = ["cpu"]
-    if torch.backends.mps.is_available():
-        there.insert(0, "mps")
-    if torch.cuda.is_available():
-        there[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if device in (None, "auto"):
-        device = there[0]
-    if str(device) not in there:
-        raise ValueError(
-            f"device {str(device)!r} is not there: choose one of auto, {', '.join(there)}"
-        )
-    return torch.device(device)
-
-
 def fit(
     model: nn.Module,
     images: Tensor,
     *,
-    epochs: int = 10,
+    epochs: int = 3,
     batch_size: int = 128,
-    lr: float = 1e-3,
-    schedule: str = "constant",
+    lr: float = 8e-3,
+    schedule: str = "one-cycle",
+    warm_start: bool = True,
     beta: float = 1.0,
     binarisation: str = "grey",
     terms: Terms | None = None,
@@ -129,13 +113,24 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = True,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
 ) -> History:
     """Train `model` in place by Adam on the batch mean of recon + beta · kl; return its history.
 
+    The defaults are the fast recipe: on MNIST, three epochs to the −ELBO that the article's ten at
+    a constant 1e-3 end with (105.50 to 105.68 nats over five seeds).
+
     images, test_images: uint8 `(N, ...)`, moved to `device` once (see `pick_device`).
     schedule: "constant", or "one-cycle" with `lr` as its peak (Smith & Topin 2018).
+    warm_start: let a fresh VAE start from the mean image (`start_from_the_mean`).
     terms: what to minimise; by default the ELBO for a VAE, squared error for an autoencoder.
     seed: fixes the order of the images and the noise; the model's first weights are the caller's.
+    checkpoint: a file that is written after every epoch; with `resume` the training goes on from
+    it, if it is there, to the same result as an unbroken one.
+
+    Under torchrun each process takes its share of every batch, and all end with the same weights.
+    On a CUDA device the steps run as one CUDA graph, and numbers are read at an epoch's end.
 
     An interrupt (Ctrl-C, the stop button) ends the training, keeps the model and the history so
     far, and says where it stopped.
@@ -144,44 +139,80 @@ def fit(
     """
     _check_arguments(images, test_images, epochs, batch_size, lr, schedule, beta, binarisation)
     device = pick_device(device)
+    rank, size = devices.world()
     terms = terms or terms_of(model)
     model.to(device).train()
     images = images.to(device)
+    if warm_start and terms is elbo_terms:
+        start_from_the_mean(model, images)
+    parallel = devices.parallel(model)
     if test_images is not None:
         test_images = test_images.to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type != "mps")
+    order = torch.Generator(device).manual_seed(seed)
+    # Alone, one generator gives order and noise; together the order is common, the noise is not.
+    noise = order if size == 1 else torch.Generator(device)
     steps = -(-len(images) // batch_size)  # an epoch's, the last batch may be smaller
-    scheduler = None
-    if schedule == "one-cycle" and epochs:
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps)
-    # Reading a number from a GPU waits for it, so there it is done every 50 steps.
-    look_every = 1 if device.type == "cpu" else 50
+    optimizer, scheduler = _optimizer(model, lr, schedule, epochs * steps, device)
 
     history = History()
-    seconds = 0.0
+    if checkpoint is not None:
+        options = _what_must_agree(
+            *(model, images, epochs, batch_size, lr, schedule, warm_start),
+            *(beta, binarisation, seed, device),
+        )
+        if resume and Path(checkpoint).is_file():
+            state = load_checkpoint(checkpoint, options)
+            history = History(**state["history"])
+            model.load_state_dict(state["weights"])
+            optimizer.load_state_dict(state["optimizer"])
+            scheduler.load_state_dict(state["scheduler"])
+            order.set_state(state["order"])
+
+    def train_on(index: Tensor) -> Tensor:
+        """Take one step; return the sums of recon and kl over this process's images, (2,)."""
+        x = to_float(images[index[rank::size]], binarisation, noise)
+        recon, kl = terms(parallel, x, noise)
+        sums = torch.stack([recon.detach().sum(), kl.detach().sum()])
+        if device.type == "cpu":  # before the weights are spoilt; on a GPU to look is to wait
+            _check_finite(sums[None], epoch, step, history, lr)
+        optimizer.zero_grad(set_to_none=True)
+        loss = losses.neg_elbo(recon, kl, beta)
+        if size == 1:
+            loss.mean().backward()
+        else:  # shares may differ in size; the processes' gradients are averaged
+            (loss.sum() * (size / len(index))).backward()
+        optimizer.step()
+        return sums
+
+    take_step = GraphedStep(train_on, noise) if device.type == "cuda" and size == 1 else train_on
+    threads = devices.Threads() if device.type == "cpu" and size == 1 else None
+    seconds = history.seconds[-1] if history.seconds else 0.0
     epoch = step = 0
-    bar = tqdm(total=epochs * steps, desc="epoch 1", disable=not progress, unit="step")
+    bar = tqdm(
+        desc="epoch 1",
+        total=epochs * steps,
+        initial=len(history) * steps,
+        disable=not progress or rank > 0,
+        unit="step",
+    )
     try:
-        for epoch in range(1, epochs + 1):
+        for epoch in range(len(history) + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
+            if size > 1:
+                noise.manual_seed((seed * 100_000 + epoch) * 10_000 + rank)
             sums = torch.zeros((steps, 2), device=device)  # of recon and kl, a row a step
-            step = looked = 0
             start = time.perf_counter()
-            for step, x in enumerate(batches(images, batch_size, generator, binarisation), 1):
-                recon, kl = terms(model, x, generator)
-                sums[step - 1, 0], sums[step - 1, 1] = recon.detach().sum(), kl.detach().sum()
-                if step % look_every == 0 or step == steps:
-                    _check_finite(sums[looked:step], epoch, looked, history, lr)
-                    if bar.update(step - looked):  # the bar was redrawn: tell it where we are
-                        bar.set_postfix_str(_postfix(*(sums[step - 1] / len(x)).tolist()), False)
-                    looked = step
-                optimizer.zero_grad(set_to_none=True)
-                losses.neg_elbo(recon, kl, beta).mean().backward()
-                optimizer.step()
-                if scheduler is not None:
-                    scheduler.step()
-            recon_mean, kl_mean = (sums.sum(dim=0) / len(images)).tolist()  # waits for the device
+            permutation = torch.randperm(len(images), generator=order, device=device)
+            for step, index in enumerate(permutation.split(batch_size)):
+                sums[step] = take_step(index)
+                scheduler.step()
+                if threads is not None:
+                    threads.adapt()
+                if bar.update() and device.type == "cpu":  # the bar was redrawn
+                    mean = sums[step] * size / len(index)
+                    bar.set_postfix_str(_postfix(*mean.tolist()), refresh=False)
+            _check_finite(sums, epoch, 0, history, lr)  # waits for the device
+            recon, kl = (devices.add_up(sums.sum(dim=0)) / len(images)).tolist()
             seconds += time.perf_counter() - start
             test = None
             if test_images is not None:
@@ -190,16 +221,82 @@ def fit(
                 model.train()
                 _check_finite(torch.tensor([test]), epoch, None, history, lr)
                 bar.set_postfix_str("test " + _postfix(*test), refresh=False)
-            history.append(recon_mean, kl_mean, seconds, test)
+            history.append(recon, kl, seconds, test)
+            if checkpoint is not None and rank == 0:
+                save_checkpoint(
+                    checkpoint,
+                    options,
+                    history=asdict(history),
+                    weights=model.state_dict(),
+                    optimizer=optimizer.state_dict(),
+                    scheduler=scheduler.state_dict(),
+                    order=order.get_state(),
+                )
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise Diverged("the weights are not finite after the last step: lower lr", history)
     except KeyboardInterrupt:
-        history.stopped = f"interrupted in epoch {epoch} of {epochs}, step {step} of {steps}"
+        where = f"epoch {epoch} of {epochs}, step {step + 1} of {steps}"
+        history.stopped = f"interrupted in {where}"
         print(f"Training {history.stopped}: the model is kept. Whole epochs: {len(history)}.")
     finally:
         bar.close()
         model.eval()
+        if threads is not None:
+            threads.restore()
     return history
+
+
+@torch.no_grad()
+def start_from_the_mean(model: VAE, images: Tensor) -> None:
+    """Set the output bias of a fresh VAE to the logits of the mean image.
+
+    Else the first steps go into learning that the border is black. A bias that has left the range
+    it was made in has been trained, and is left alone; so is a decoder whose last layer is not
+    Linear, which has no bias for each pixel.
+    """
+    last = model.decoder if isinstance(model.decoder, nn.Linear) else model.decoder[-1]
+    if not isinstance(last, nn.Linear) or last.bias.abs().max() > last.in_features**-0.5:
+        return
+    mean = images.flatten(1).sum(dim=0, dtype=torch.int64) / (255 * len(images))
+    last.bias.copy_(torch.logit(mean, eps=1e-3))
+
+
+def _optimizer(model: nn.Module, lr: float, schedule: str, steps: int, device: torch.device):
+    """Return Adam and its schedule of learning rates over so many steps."""
+    on_gpu = device.type == "cuda"
+    optimizer = torch.optim.Adam(
+        model.parameters(),
+        lr=torch.tensor(lr, device=device) if on_gpu else lr,  # a graph reads it at every step
+        fused=device.type != "mps",
+        capturable=on_gpu,
+    )
+    if schedule == "constant" or steps == 0:
+        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        # A graph would keep the momentum of the step at which it was recorded.
+        *(optimizer, lr, steps),
+        cycle_momentum=not on_gpu,
+    )
+    return optimizer, scheduler
+
+
+def _what_must_agree(
+    model, images, epochs, batch_size, lr, schedule, warm_start, beta, binarisation, seed, device
+) -> dict:
+    """Return what a training must have in common with the checkpoint that it goes on from."""
+    return {
+        "network": str(model),
+        "images": [*images.shape, int(images.sum())],
+        "epochs": epochs if schedule == "one-cycle" else None,  # else it may go on further
+        "batch_size": batch_size,
+        "lr": lr,
+        "schedule": schedule,
+        "warm_start": warm_start,
+        "beta": beta,
+        "binarisation": binarisation,
+        "seed": seed,
+        "device": device.type,
+    }
 
 
 @torch.no_grad()
@@ -249,80 +346,11 @@ def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 3, seed: int = 
     return classifier.eval()
 
 
-# --- saving and loading ---------------------------------------------------------------------------
-
-KINDS = {"VAE": VAE, "Autoencoder": Autoencoder}
-
-
-def results_path(filename: str) -> Path:
-    """Return where a lesson's result goes: in `$VAE_LESSON_RESULTS`, else `results/` here."""
-    folder = os.environ.get("VAE_LESSON_RESULTS") or Path(__file__).parents[1] / "results"
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder) / filename
-
-
-def save_model(model: nn.Module, path: str | Path, **info: str | int | float) -> None:
-    """Save a model's kind, configuration and weights, and `info` (say, dataset="mnist").
-
-    The file gets its name only when it is whole: an interrupt leaves the old one.
-    """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    content = {
-        "kind": type(model).__name__,
-        "config": model.config,
-        "state": model.state_dict(),
-        # NumPy's numbers would make a file that weights_only refuses to load.
-        "info": {k: v.item() if hasattr(v, "item") else v for k, v in info.items()},
-    }
-    try:
-        torch.save(content, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def load_model(
-    path: str | Path, device: str | torch.device | None = None
-) -> tuple[nn.Module, dict]:
-    """Return (model, info) from a file of `save_model`, on `device` (see `pick_device`).
-
-    No code in the file is run.
-
-    Raises: FileNotFoundError; ValueError for a file that is damaged or of another shape.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no model at {path}")
-    device = pick_device(device)
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at checksums
-            if broken := archive.testzip():
-                raise ValueError(f"wrong checksum of {broken}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        config, state, info = content["config"], content["state"], content["info"]
-        model = KINDS[content["kind"]](**config)
-    except Exception as error:  # a damaged file can make the readers raise anything
-        raise ValueError(
-            f"{path} is damaged or no model of this course: remove it and train again "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"the weights in {path} do not fit its configuration {config}: "
-            "remove it and train again"
-        ) from error
-    return model.to(device).eval(), info
-
-
 # --- small parts ----------------------------------------------------------------------------------
 
 
-def _check_arguments(
-    images, test_images, epochs, batch_size, lr, schedule, beta, binarisation
-) -> None:
+def check_numbers(epochs: int, batch_size: int, lr: float, beta: float) -> None:
+    """Raise a ValueError that names the first of these that `fit` could not train with."""
     if not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs must be a whole number, 0 or more, got {epochs}")
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -331,7 +359,13 @@ def _check_arguments(
         raise ValueError(f"lr must be over 0 and finite, got {lr}")
     if not math.isfinite(beta):
         raise ValueError(f"beta must be finite, got {beta}")
-    if schedule not in ("constant", "one-cycle"):
+
+
+def _check_arguments(
+    images, test_images, epochs, batch_size, lr, schedule, beta, binarisation
+) -> None:
+    check_numbers(epochs, batch_size, lr, beta)
+    if schedule not in SCHEDULES:
         raise ValueError(f"schedule must be 'constant' or 'one-cycle', got {schedule!r}")
     for name, some in [("images", images), ("test_images", test_images)]:
         if some is not None and (some.dtype != torch.uint8 or len(some) == 0):
@@ -376,3 +410,9 @@ def _postfix(recon: float, kl: float) -> str:
     if kl == 0:  # an autoencoder
         return f"squared error {recon:.1f}"
     return f"recon {recon:.1f} + KL {kl:.1f} = −ELBO {recon + kl:.1f} nats"
+
+
+if __name__ == "__main__":
+    from vae_lesson.command import main
+
+    main()

@@ -1,0 +1,113 @@
+"""Where a training runs: the device, and which of several processes this one is.
+
+Without torchrun `world()` is (0, 1), and what is here for several processes does nothing.
+"""
+
+import os
+import time
+
+import psutil
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """Return the device asked for; without one ("auto" or None) CUDA, else Apple's MPS, else CPU.
+
+    Raises: ValueError if that device is not there, with those that are.
+    """
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if device in (None, "auto"):
+        device = there[0]
+    if str(device) not in there:
+        raise ValueError(
+            f"device {str(device)!r} is not there: choose one of auto, {', '.join(there)}"
+        )
+    return torch.device(device)
+
+
+class Threads:
+    """As many threads as there are cores that nobody else uses.
+
+    Two trainings at once, each with a thread for every core, wait for each other's threads at every
+    operation: on two cores that takes 44 times as long. `adapt`, called at every step, looks
+    four times a second how busy other processes keep the machine, and sets torch's threads.
+    """
+
+    SECONDS = 0.25  # between two looks
+
+    def __init__(self) -> None:
+        self._most = torch.get_num_threads()
+        self._mark()
+
+    def _mark(self) -> None:
+        self._wall, self._own, self._busy = time.perf_counter(), time.process_time(), _busy()
+
+    def adapt(self) -> None:
+        """Set the number of threads to that of the free cores, at least 1."""
+        wall = time.perf_counter() - self._wall
+        if self._most == 1 or wall < self.SECONDS:
+            return
+        others = (_busy() - self._busy - (time.process_time() - self._own)) / wall  # in cores
+        self._mark()
+        # Rounded: a browser's quarter of a core is no reason to give up a thread.
+        free = round(os.cpu_count() - others)
+        torch.set_num_threads(min(max(free, 1), self._most))
+
+    def restore(self) -> None:
+        """Go back to the number of threads that there was."""
+        torch.set_num_threads(self._most)
+
+
+def _busy() -> float:
+    """Return the seconds that all cores together have worked since the machine started."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
+# --- several processes, started by torchrun -------------------------------------------------------
+
+
+def start(device: torch.device) -> torch.device:
+    """Join the processes that torchrun has started, if it has, and return this one's device.
+
+    gloo connects CPUs, nccl GPUs, of which each process of a machine takes its own.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def stop() -> None:
+    """Leave the other processes in good order."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def world() -> tuple[int, int]:
+    """Return (rank, size): which process this is, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """Return the model as one whose backward averages the gradients of all processes."""
+    if world()[1] == 1:
+        return model
+    # It also copies rank 0's first weights to all.
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def add_up(values: Tensor) -> Tensor:
+    """Return the sum of `values` over all processes."""
+    if world()[1] > 1:
+        dist.all_reduce(values)
+    return values

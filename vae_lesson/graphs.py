@@ -1,0 +1,64 @@
+"""A training step as one CUDA graph.
+
+At this size the GPU is done with a kernel before Python has launched the next. A graph launches all
+kernels of a step at once; it is recorded once, with fixed addresses, and replayed.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3  # steps before the recording: what is set up at first use must be set up by then
+
+
+class GraphedStep:
+    """Calls step(index) -> numbers, from the fourth call on as a graph, with the same result.
+
+    `step` must work on the device alone, and draw its noise from `generator`. Batches of another
+    size than the first are stepped without the graph, and so is everything if recording fails.
+    The numbers that are returned are overwritten by the next call.
+    """
+
+    def __init__(self, step: Callable[[Tensor], Tensor], generator: torch.Generator) -> None:
+        self._step, self._generator = step, generator
+        self._calls = 0
+        self._index = self._numbers = self._graph = None
+        self._failed = False
+
+    def __call__(self, index: Tensor) -> Tensor:
+        if self._index is None:
+            self._index = index.clone()
+        if self._failed or index.shape != self._index.shape:
+            return self._step(index)
+        self._index.copy_(index)
+        if self._graph is None:
+            self._calls += 1
+            if self._calls <= WARM_UP:
+                return self._on_a_side_stream()
+            self._record()
+            if self._failed:
+                return self._step(index)
+        self._graph.replay()
+        return self._numbers
+
+    def _on_a_side_stream(self) -> Tensor:
+        """Step without a graph, on a stream of its own, as recording will."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            numbers = self._step(self._index)
+        torch.cuda.current_stream().wait_stream(stream)
+        return numbers
+
+    def _record(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._generator)
+        try:
+            with torch.cuda.graph(graph):  # records, and runs nothing
+                self._numbers = self._step(self._index)
+            self._graph = graph
+        except RuntimeError as error:
+            self._failed = True
+            reason = str(error).splitlines()[0]
+            print(f"No CUDA graph, so a step costs more than it could: {reason}")

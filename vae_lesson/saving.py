@@ -1,0 +1,113 @@
+"""What a training leaves: the trained model, and the checkpoint from which it can go on."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vae_lesson.devices import pick_device
+from vae_lesson.models import VAE, Autoencoder
+
+KINDS = {"VAE": VAE, "Autoencoder": Autoencoder}
+
+
+def results_path(filename: str) -> Path:
+    """Return where a lesson's result goes: in `$VAE_LESSON_RESULTS`, else `results/` here."""
+    folder = os.environ.get("VAE_LESSON_RESULTS") or Path(__file__).parents[1] / "results"
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder) / filename
+
+
+def save_model(model: nn.Module, path: str | Path, **info: str | int | float) -> None:
+    """Save a model's kind, configuration and weights, and `info` (say, dataset="mnist").
+
+    The file gets its name only when it is whole: an interrupt leaves the old one.
+    """
+    content = {
+        "kind": type(model).__name__,
+        "config": model.config,
+        "state": model.state_dict(),
+        # NumPy's numbers would make a file that weights_only refuses to load.
+        "info": {k: v.item() if hasattr(v, "item") else v for k, v in info.items()},
+    }
+    _write(content, Path(path))
+
+
+def load_model(
+    path: str | Path, device: str | torch.device | None = None
+) -> tuple[nn.Module, dict]:
+    """Return (model, info) from a file of `save_model`, on `device` (see `pick_device`).
+
+    No code in the file is run.
+
+    Raises: FileNotFoundError; ValueError for a file that is damaged or of another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model at {path}")
+    device = pick_device(device)
+    try:
+        content = _read(path)
+        config, state, info = content["config"], content["state"], content["info"]
+        model = KINDS[content["kind"]](**config)
+    except Exception as error:  # a damaged file can make the readers raise anything
+        raise ValueError(
+            f"{path} is damaged or no model of this course: remove it and train again "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the weights in {path} do not fit its configuration {config}: "
+            "remove it and train again"
+        ) from error
+    return model.to(device).eval(), info
+
+
+def save_checkpoint(path: str | Path, options: dict, **state) -> None:
+    """Save what a training needs to go on, and the options that it must go on with."""
+    _write({"options": options, **state}, Path(path))
+
+
+def load_checkpoint(path: str | Path, options: dict) -> dict:
+    """Return the state in a file of `save_checkpoint`, on the CPU. No code in the file is run.
+
+    Raises: ValueError for a damaged file, and for a training with other options: it names them.
+    """
+    try:
+        state = _read(path)
+        saved = dict(state["options"])
+    except Exception as error:  # a damaged file can make the reader raise anything
+        raise ValueError(
+            f"{path} is damaged or no checkpoint: remove it and start anew "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    differing = [
+        f"{name} {saved.get(name)!r} there, {wanted!r} here"
+        for name, wanted in options.items()
+        if saved.get(name) != wanted
+    ]
+    if differing:
+        raise ValueError(f"{path} is of another training: {'; '.join(differing)}")
+    return state
+
+
+def _write(content: dict, path: Path) -> None:
+    """Write a file that gets its name only when it is whole."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        torch.save(content, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read(path: str | Path) -> dict:
+    """Return what a file of `_write` holds, or raise anything: a damaged one can make it do so."""
+    with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at checksums
+        if broken := archive.testzip():
+            raise ValueError(f"wrong checksum of {broken}")
+    return torch.load(path, map_location="cpu", weights_only=True)
