@@ -297,7 +297,7 @@ def test_resuming_another_training_is_refused_and_leaves_its_files(run, capsys):
     out = run()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for options, says in [
-        (["--lr", "0.1"], "vae.checkpoint is of another training: lr 0.001 there, 0.1 here"),
+        (["--lr", "0.1"], "vae.checkpoint is of another training: lr 0.01 there, 0.1 here"),
         (["--latent-size", "3"], "vae.checkpoint is of another training: network"),
     ]:
         with pytest.raises(SystemExit) as end:

@@ -1,6 +1,7 @@
 """Several processes under torchrun: their gradients, their result, and the death of one."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,15 +23,21 @@ def torchrun(script, *arguments, n, max_restarts=0):
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n}"]
     launcher += [f"--master-port={port}", f"--max-restarts={max_restarts}", str(script)]
     project = str(Path(train.__file__).parents[1])
-    done = subprocess.run(
+    process = subprocess.Popen(
         [*launcher, *map(str, arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": project},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
-        timeout=120,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    try:
+        printed, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the workers too: they hold the pipes
+        raise
+    assert process.returncode == 0, errors
+    return printed
 
 
 # --- gradients and results ------------------------------------------------------------------------

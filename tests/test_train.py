@@ -56,6 +56,7 @@ def same_weights(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+FAST = {"lr": 1e-2, "schedule": "linear", "warm_start": True}  # the defaults of fit
 IMAGES = patterned_images()
 TEST = patterned_images(n=20, seed=1)
 
@@ -226,7 +227,7 @@ def test_progress_shows_the_terms_and_can_be_turned_off(capsys):
         ({"lr": math.nan}, "lr must be over 0 and finite, got nan"),
         pytest.param({"lr": math.inf}, "lr .* inf"),
         pytest.param({"beta": math.nan}, "beta .* nan"),
-        ({"schedule": "cosine"}, "'constant' or 'one-cycle', got 'cosine'"),
+        ({"schedule": "cosine"}, "constant, one-cycle, linear, got 'cosine'"),
         ({"binarisation": "dither"}, "unknown binarisation 'dither': choose one of grey"),
         pytest.param({"binarisation": "dither", "epochs": 0}, "'dither'"),
         ({"images": IMAGES.float() / 255}, r"uint8 image, got \(64, 4, 4\) of torch.float32"),
@@ -977,3 +978,113 @@ def test_history_of_nothing_can_be_drawn():
     with contextlib.suppress(KeyboardInterrupt):
         history = fit(new(), IMAGES, epochs=2, terms=terms_with(interrupt, call=1))
     assert isinstance(history.plot(), Figure)
+
+
+# --- the fast recipe ------------------------------------------------------------------------------
+
+
+def test_a_fresh_vae_starts_from_the_mean_image():
+    model = new()
+    train.start_from_the_mean(model, IMAGES)
+    with torch.no_grad():
+        model.decoder[-1].weight.zero_()
+        decoded = model.decode_mean(torch.zeros(1, model.latent_size))[0]
+    mean = (IMAGES.flatten(1).float() / 255).mean(dim=0)
+    torch.testing.assert_close(decoded, mean.clamp(1e-3, 1 - 1e-3), atol=1e-5, rtol=0)
+
+
+def test_a_trained_vae_keeps_its_bias():
+    model = new()
+    with torch.no_grad():
+        model.decoder[-1].bias[3] = 2.0
+    before = weights(model)
+    train.start_from_the_mean(model, IMAGES)
+    assert same_weights(weights(model), before)
+
+
+@pytest.mark.parametrize("options", [{"network": "linear"}, {"network": "conv"}])
+def test_other_networks_start_too_or_are_left_alone(options):
+    model = VAE(3, 16, 16, **options)
+    before = weights(model)
+    train.start_from_the_mean(model, IMAGES)
+    assert same_weights(weights(model), before) == (options["network"] == "conv")
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_fit_starts_from_the_mean_only_if_asked(warm_start, monkeypatch):
+    started = []
+    monkeypatch.setattr(train, "start_from_the_mean", lambda *_: started.append(1))
+    fit(new(), IMAGES, epochs=1, warm_start=warm_start)
+    fit(new(Autoencoder), IMAGES, epochs=1, warm_start=warm_start)  # has no logits of a mean
+    assert len(started) == warm_start
+
+
+def test_the_defaults_learn_faster_than_the_article_does():
+    images, test = patterned_images(2000), patterned_images(500, seed=1)
+    ends = {}
+    for name, options in [("article", {}), ("fast", FAST)]:
+        model = new()
+        ends[name] = fit(model, images, test_images=test, **{**options, "epochs": 3})
+    assert ends["fast"].test_neg_elbo[-1] < ends["article"].test_neg_elbo[-1]
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Return (Threads on four pretended cores, pass_(seconds, own, others) on them)."""
+    clock = {"wall": 0.0, "own": 0.0, "busy": 0.0}
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr(devices.time, "process_time", lambda: clock["own"])
+    monkeypatch.setattr(devices, "_busy", lambda: clock["busy"])
+    monkeypatch.setattr(devices.os, "cpu_count", lambda: 4)
+    n = {"now": 4}
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n["now"])
+    monkeypatch.setattr(torch, "set_num_threads", lambda k: n.update(now=k))
+    threads = devices.Threads()
+
+    def after(seconds: float, own: float, others: float) -> int:
+        """Let time pass in which we used `own` cores, others `others`; return our threads."""
+        clock["wall"] += seconds
+        clock["own"] += own * seconds
+        clock["busy"] += (own + others) * seconds
+        threads.adapt()
+        return n["now"]
+
+    yield threads, after
+
+
+def test_threads_are_the_cores_that_others_leave(threads):
+    threads, after = threads
+    assert after(0.3, own=4, others=0) == 4
+    assert after(0.3, own=2, others=2) == 2
+    assert after(0.3, own=1, others=3.9) == 1  # at least one
+    assert after(0.3, own=1, others=0.2) == 4  # a browser's fifth of a core is no reason
+    assert after(0.1, own=1, others=3) == 4  # too soon to look again
+    threads.restore()
+    assert torch.get_num_threads() == 4
+
+
+def test_fit_gives_its_threads_back():
+    before = torch.get_num_threads()
+    fit(new(), IMAGES, epochs=1)
+    assert torch.get_num_threads() == before
+    with pytest.raises(train.Diverged):
+        fit(new(), IMAGES, terms=terms_with(spoilt("kl", math.inf), call=1))
+    assert torch.get_num_threads() == before
+
+
+def test_the_number_of_threads_does_not_change_the_result():
+    images = patterned_images(2000, side=28)
+    before, results = torch.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            torch.manual_seed(0)
+            model = VAE(20, 400)
+            fit(model, images, epochs=1)
+            results.append(weights(model))
+    finally:
+        torch.set_num_threads(before)
+    assert same_weights(*results)

@@ -27,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
     add("--data", default="mnist", help=f"one of {', '.join(data.NAMES)}; without a network digits")
     add("--epochs", type=int, default=3, help="passes over the training images")
     add("--batch-size", type=int, default=128, help="images in a step, of all processes together")
-    add("--lr", type=float, default=8e-3, help="Adam's learning rate; its peak for one-cycle")
-    add("--schedule", default="one-cycle", choices=train.SCHEDULES, help="of the learning rate")
+    add("--lr", type=float, default=1e-2, help="Adam's learning rate, or its peak")
+    add("--schedule", default="linear", choices=train.SCHEDULES, help="of the learning rate")
     add("--cold-start", action="store_true", help="do not start from the mean image")
     add("--beta", type=float, default=1.0, help="weight of the KL")
     add("--binarisation", default="grey", choices=data.BINARISATIONS, help="of the pixels")
@@ -39,7 +39,12 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cuda, mps or cpu")
     add("--name", default="vae", help="what the files' names begin with")
     add("--history", default="csv", choices=["csv", "json"], help="the history's format")
-    add("--out", type=Path, help="the folder to write to; default $VAE_LESSON_RESULTS or results/")
+    add(
+        "--out",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="the folder to write to (default: $VAE_LESSON_RESULTS, else results/)",
+    )
     add("--resume", action="store_true", help="go on from the last whole epoch, if there is one")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -51,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = options.parse_args(arguments)
     if chosen.seed < 0 or chosen.seed >= 2**32:
         options.error(f"--seed must be from 0 to 2**32 - 1, got {chosen.seed}")
-    if Path(chosen.name).name != chosen.name:
+    if not chosen.name or Path(chosen.name).name != chosen.name:
         options.error(f"--name must be a plain name, got {chosen.name!r}")
     try:
         data.check_name(chosen.data)
@@ -59,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         device = devices.pick_device(chosen.device)
         torch.manual_seed(chosen.seed)
         model = VAE(chosen.latent_size, chosen.hidden_size, network=chosen.network)
-        if chosen.out is not None:
+        if "out" in chosen:
             os.environ["VAE_LESSON_RESULTS"] = str(chosen.out)
         saving.results_path("")  # makes the folder
     except (ValueError, OSError) as error:

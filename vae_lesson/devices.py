@@ -36,7 +36,8 @@ class Threads:
 
     Two trainings at once, each with a thread for every core, wait for each other's threads at every
     operation: on two cores that takes 44 times as long. `adapt`, called at every step, looks
-    four times a second how busy other processes keep the machine, and sets torch's threads.
+    four times a second how busy other processes keep the machine, and sets torch's threads. The
+    course's MLPs train to the same bits with any number; convolutions do not.
     """
 
     SECONDS = 0.25  # between two looks
@@ -83,7 +84,18 @@ def start(device: torch.device) -> torch.device:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store = None
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torchrun's store outlives a restart, and holds the addresses of the processes that died.
+        where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        store = dist.PrefixStore(f"attempt {attempt}", dist.TCPStore(*where, is_master=False))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
     return device
 
 
