@@ -5,11 +5,13 @@ Where things are, in the order a lesson meets them:
 - `data`      images as uint8 tensors, on the device, with or without a network
 - `models`    the autoencoder and the variational autoencoder
 - `losses`    reconstruction, KL and the ELBO, in nats per image
-- `train`     one plain loop, `fit`; saving and loading
+- `train`     one plain loop, `fit`; `python -m vae_lesson.train` runs it (`command`)
+- `saving`    trained models and checkpoints
+- `devices`   CPU or GPU, threads, several processes; `graphs`: a step as a CUDA graph
 - `evaluate`  the numbers: test ELBO, PCA, active units, holes in a latent space
 - `latent`    walking in a latent space: interpolation, traversals, directions
 - `plots`     every figure
-- `explore`   the sliders
+- `explore`   sliders, maps and a drawing pad
 - `checks`    the exercises' checks
 - `lesson`    what a notebook needs to be a lesson: parameters, bands, tables
 

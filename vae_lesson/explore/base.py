@@ -198,6 +198,7 @@ class Explorer(widgets.VBox):
             # Nobody is there to ask: a headless run. An HTML page made of what it leaves would try
             # to draw the widget, and without a network show nothing.
             data.pop("application/vnd.jupyter.widget-view+json", None)
+            data["text/plain"] = "the explorer, as a still picture"
         data["image/png"] = base64.b64encode(png(self._twin())).decode()
         return bundle
 
