@@ -16,7 +16,7 @@ from vae_lesson import command, data, saving, train
 from vae_lesson.models import VAE
 
 COLUMNS = ["recon", "kl", "test_recon", "test_kl", "seconds"]
-FILES = {"vae.checkpoint", "vae.pt", "vae_history.csv", "vae_generated.png"}
+FILES = {"trained.checkpoint", "trained.pt", "trained_history.csv", "trained_generated.png"}
 
 
 def small_images(device="cpu"):
@@ -77,16 +77,16 @@ def read_json(path):
 
 def assert_same_result(a, b):
     """Weights and history are those of the other, but for the seconds."""
-    one, other = saving.load_model(a / "vae.pt")[0], saving.load_model(b / "vae.pt")[0]
+    one, other = saving.load_model(a / "trained.pt")[0], saving.load_model(b / "trained.pt")[0]
     assert one.config == other.config
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
     (header, rows), (other_header, other_rows) = (
-        read_csv(folder / "vae_history.csv") for folder in (a, b)
+        read_csv(folder / "trained_history.csv") for folder in (a, b)
     )
     assert header == other_header
     assert [row[:-1] for row in rows] == [row[:-1] for row in other_rows]
-    assert (a / "vae_generated.png").read_bytes() == (b / "vae_generated.png").read_bytes()
+    assert (a / "trained_generated.png").read_bytes() == (b / "trained_generated.png").read_bytes()
 
 
 # --- what it leaves -------------------------------------------------------------------------------
@@ -98,17 +98,19 @@ def test_a_run_leaves_model_history_and_images(tmp_path):
     assert done.stderr == ""  # --quiet; nor has Python a warning for -m
     out = tmp_path / "new" / "folder"
     assert names(out) == FILES
-    model, info = saving.load_model(out / "vae.pt")
+    model, info = saving.load_model(out / "trained.pt")
     assert isinstance(model, VAE) and model.config["latent_size"] == 3
     assert model.config["hidden_size"] == 16 and model.config["network"] == "mlp"
     assert info == {"dataset": "digits", "epochs": 1, "seed": 4}
-    header, ((epoch, recon, kl, test_recon, test_kl, seconds),) = read_csv(out / "vae_history.csv")
+    header, ((epoch, recon, kl, test_recon, test_kl, seconds),) = read_csv(
+        out / "trained_history.csv"
+    )
     assert header == ["epoch", *COLUMNS]
     assert epoch == 1 and recon > test_recon > 0 and kl > 0 and seconds > 0
     assert "digits: 60,000 training" in done.stdout and "seconds of training on cpu" in done.stdout
     assert f"epoch 1: test recon {test_recon:.2f} + KL {test_kl:.2f} = −ELBO" in done.stdout
     # 8 × 8 images with 2 pixels around each, and they are the model's own.
-    picture = np.asarray(Image.open(out / "vae_generated.png"))[..., 0]
+    picture = np.asarray(Image.open(out / "trained_generated.png"))[..., 0]
     assert picture.shape == (8 * 30 + 2, 8 * 30 + 2)
     sample = model.sample(64, torch.Generator().manual_seed(4)).view(64, 28, 28).numpy()
     for i, (row, column) in enumerate(itertools.product(range(8), range(8))):
@@ -119,14 +121,14 @@ def test_a_run_leaves_model_history_and_images(tmp_path):
 
 def test_csv_and_json_agree(run, tmp_path):
     as_csv, as_json = run(), run("--history", "json", out=tmp_path / "json")
-    header, rows = read_csv(as_csv / "vae_history.csv")
-    assert names(as_json) == FILES - {"vae_history.csv"} | {"vae_history.json"}
-    columns = read_json(as_json / "vae_history.json")
+    header, rows = read_csv(as_csv / "trained_history.csv")
+    assert names(as_json) == FILES - {"trained_history.csv"} | {"trained_history.json"}
+    columns = read_json(as_json / "trained_history.json")
     assert header == ["epoch", *COLUMNS] and list(columns) == COLUMNS
     assert [row[0] for row in rows] == [1, 2]
     for i, name in enumerate(COLUMNS[:-1], 1):  # two runs: their seconds differ
         assert [row[i] for row in rows] == columns[name]
-    model = saving.load_model(as_csv / "vae.pt")[0]
+    model = saving.load_model(as_csv / "trained.pt")[0]
     recon, kl = train.mean_terms(model, small_images().test)
     assert (columns["test_recon"][-1], columns["test_kl"][-1]) == (recon, kl)
 
@@ -143,8 +145,8 @@ def test_both_formats_keep_every_digit(tmp_path):
 
 def test_no_epochs_leave_a_model_and_a_header(run):
     out = run("--epochs", "0")
-    assert names(out) == FILES - {"vae.checkpoint"}
-    assert read_csv(out / "vae_history.csv") == (["epoch", *COLUMNS], [])
+    assert names(out) == FILES - {"trained.checkpoint"}
+    assert read_csv(out / "trained_history.csv") == (["epoch", *COLUMNS], [])
 
 
 def test_the_options_reach_the_training(run, monkeypatch):
@@ -181,7 +183,9 @@ def test_without_out_it_writes_where_the_lessons_do(tmp_path, run, monkeypatch):
 def test_the_same_seed_gives_the_same_result_and_another_another(run, tmp_path):
     a, b, c = (run("--seed", seed, out=tmp_path / name) for seed, name in zip("112", "abc"))
     assert_same_result(a, b)
-    assert read_csv(a / "vae_history.csv")[1][0][1] != read_csv(c / "vae_history.csv")[1][0][1]
+    assert (
+        read_csv(a / "trained_history.csv")[1][0][1] != read_csv(c / "trained_history.csv")[1][0][1]
+    )
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -276,11 +280,11 @@ def test_an_interrupt_keeps_what_is_there_and_resuming_goes_on(run, tmp_path, mo
         broken = run(*options)
     assert "interrupted in epoch 3 of 4, step 3 of 4" in capsys.readouterr().out
     assert names(broken) == FILES
-    assert saving.load_model(broken / "vae.pt")[1]["epochs"] == 2
-    rows, whole_rows = (read_csv(folder / "vae_history.csv")[1] for folder in (broken, whole))
+    assert saving.load_model(broken / "trained.pt")[1]["epochs"] == 2
+    rows, whole_rows = (read_csv(folder / "trained_history.csv")[1] for folder in (broken, whole))
     assert [row[:-1] for row in rows] == [row[:-1] for row in whole_rows[:2]]
     run(*options, "--resume")
-    assert "Going on from vae.checkpoint." in capsys.readouterr().out
+    assert "Going on from trained.checkpoint." in capsys.readouterr().out
     assert_same_result(whole, broken)
     assert names(broken) == FILES
 
@@ -289,7 +293,7 @@ def test_resume_without_a_checkpoint_says_so_and_starts(run, tmp_path, capsys):
     plain = run(out=tmp_path / "plain")
     capsys.readouterr()
     resumed = run("--resume")
-    assert "No vae.checkpoint: from the start." in capsys.readouterr().out
+    assert "No trained.checkpoint: from the start." in capsys.readouterr().out
     assert_same_result(plain, resumed)
 
 
@@ -297,8 +301,8 @@ def test_resuming_another_training_is_refused_and_leaves_its_files(run, capsys):
     out = run()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for options, says in [
-        (["--lr", "0.1"], "vae.checkpoint is of another training: lr 0.01 there, 0.1 here"),
-        (["--latent-size", "3"], "vae.checkpoint is of another training: network"),
+        (["--lr", "0.1"], "trained.checkpoint is of another training: lr 0.01 there, 0.1 here"),
+        (["--latent-size", "3"], "trained.checkpoint is of another training: network"),
     ]:
         with pytest.raises(SystemExit) as end:
             run("--resume", *options)

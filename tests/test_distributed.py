@@ -259,29 +259,29 @@ def test_one_of_two_processes_prints_and_writes(unbroken):
     lines = printed.strip().splitlines()
     assert len(lines) == 1 + 4 + 1 + 1, printed  # the data, each epoch, the time, the files
     assert "digits: 100 training" in lines[0] and "in 2 processes" in lines[0]
-    assert lines[-1].startswith("Saved vae.pt") and "No vae.checkpoint" not in printed
-    files = {"vae.checkpoint", "vae.pt", "vae_history.csv", "vae_generated.png"}
+    assert lines[-1].startswith("Saved trained.pt") and "No trained.checkpoint" not in printed
+    files = {"trained.checkpoint", "trained.pt", "trained_history.csv", "trained_generated.png"}
     assert {path.name for path in out.iterdir()} == files
     assert writers == ["0"] * (4 + 1)  # a checkpoint an epoch, and the model
-    assert isinstance(saving.load_model(out / "vae.pt")[0], VAE)
+    assert isinstance(saving.load_model(out / "trained.pt")[0], VAE)
 
 
 def test_a_process_that_dies_is_started_again_and_goes_on(unbroken, tmp_path):
     out, _, _ = unbroken
     printed, writers = run_hooked(tmp_path, "died", max_restarts=1)
     assert (tmp_path / "died").exists()
-    assert "Going on from vae.checkpoint." in printed
+    assert "Going on from trained.checkpoint." in printed
     assert writers == ["0"] * (4 + 1)  # 2 epochs before and 2 after
     (model, info), (other, other_info) = (
-        saving.load_model(folder / "vae.pt") for folder in (out, tmp_path / "out")
+        saving.load_model(folder / "trained.pt") for folder in (out, tmp_path / "out")
     )
     assert info == other_info
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
     rows, other_rows = (
-        np.loadtxt(folder / "vae_history.csv", delimiter=",", skiprows=1)[:, :-1]
+        np.loadtxt(folder / "trained_history.csv", delimiter=",", skiprows=1)[:, :-1]
         for folder in (out, tmp_path / "out")
     )
     assert rows.shape == (4, 5) and np.array_equal(rows, other_rows)
-    images = [(folder / "vae_generated.png").read_bytes() for folder in (out, tmp_path / "out")]
+    images = [(folder / "trained_generated.png").read_bytes() for folder in (out, tmp_path / "out")]
     assert images[0] == images[1]

@@ -211,7 +211,7 @@ def test_sample_does_not_use_the_encoder():
         ({"latent_size": 2.0}, "latent_size must be a whole number of at least 1, got 2.0"),
         ({"hidden_size": -1}, "hidden_size must be a whole number of at least 1, got -1"),
         ({"input_size": 0}, "input_size must be a whole number of at least 1, got 0"),
-        ({"network": "transformer"}, "'linear', 'mlp' or 'conv', got 'transformer'"),
+        ({"network": "transformer"}, "linear, mlp, conv, got 'transformer'"),
         ({"network": "conv", "input_size": 20}, "square images, got 20 pixels"),
     ],
 )

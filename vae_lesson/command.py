@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add("--hidden-size", type=int, default=400, help="units in the hidden layer")
     add("--seed", type=int, default=0, help="of the weights, the order and the noise")
     add("--device", default="auto", help="auto, cuda, mps or cpu")
-    add("--name", default="vae", help="what the files' names begin with")
+    add("--name", default="trained", help="what the files' names begin with")
     add("--history", default="csv", choices=["csv", "json"], help="the history's format")
     add(
         "--out",

@@ -37,7 +37,8 @@ class Threads:
     Two trainings at once, each with a thread for every core, wait for each other's threads at every
     operation: on two cores that takes 44 times as long. `adapt`, called at every step, looks
     four times a second how busy other processes keep the machine, and sets torch's threads. The
-    course's MLPs train to the same bits with any number; convolutions do not.
+    course's MLPs train to the same bits with any number; convolutions do not. It counts the cores
+    of the machine: where a container may use only some of them, it sees more room than there is.
     """
 
     SECONDS = 0.25  # between two looks

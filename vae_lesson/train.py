@@ -172,6 +172,8 @@ def fit(
             for group in optimizer.param_groups:  # a tensor comes back on the CPU
                 if isinstance(group["lr"], Tensor):
                     group["lr"] = group["lr"].to(device)
+            if devices.add_up(torch.tensor(len(history), device=device)) != size * len(history):
+                raise ValueError(f"not every process finds the same {checkpoint}: share its folder")
         elif rank == 0:  # what is there is another training's, and not for a restart of this one
             Path(checkpoint).unlink(missing_ok=True)
 
@@ -192,7 +194,10 @@ def fit(
         return sums
 
     take_step = GraphedStep(train_on, noise) if device.type == "cuda" and size == 1 else train_on
-    threads = devices.Threads() if device.type == "cpu" and size == 1 else None
+    # A convolution's sums depend on the number of threads, and the same seed must give the same.
+    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    adapts = device.type == "cpu" and size == 1 and not convolves
+    threads = devices.Threads() if adapts else None
     seconds = history.seconds[-1] if history.seconds else 0.0
     epoch = step = 0
     bar = tqdm(

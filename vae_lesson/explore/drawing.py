@@ -31,7 +31,8 @@ class DrawExplorer(Explorer):
     """A pad, and what the VAE says of the drawing on it.
 
     Traits: `drawing`, uint8 `(28, 28)`, the pad's pixels, which you can set; `prepared`, the same
-    as MNIST would have it; `z`, the mu of its code; `image`, what z decodes to.
+    as MNIST would have it; `z`, the mu of its code; `image`, what z decodes to. Here z follows the
+    drawing, and an empty pad keeps the last one's: link from it, not to it.
     """
 
     drawing = traitlets.Instance(np.ndarray)
@@ -146,8 +147,10 @@ class DrawExplorer(Explorer):
         if not (mu.isfinite().all() and log_var.isfinite().all()):
             raise ValueError("the encoder gives NaN or inf: has its training diverged?")
         z = mu[0].cpu().numpy()
-        if np.array_equal(z, self.z):
-            self._show_z(None)  # the same digit after a clear: traitlets sees no change
+        if z.size == 1 and np.array_equal(z, self.z):
+            self._show_z(
+                None
+            )  # the same digit after a clear: traitlets sees no change of one number
         self.z = z
         each = (SAMPLES, -1)
         z = reparameterize(mu.expand(each), log_var.expand(each), self._eps)

@@ -90,6 +90,7 @@ class MorphExplorer(Explorer):
         self.z = self._code(self.slider.value)
 
     def _show_ends(self, originals: list[np.ndarray]) -> None:
+        self._end_images = originals
         for picture, image in zip(self._originals, originals):
             picture.value = png(enlarged(image))
         self._draw_film()
@@ -108,7 +109,7 @@ class MorphExplorer(Explorer):
     def _twin(self) -> np.ndarray:
         """Return the two ends with the image between them, and the whole path below."""
         sheet = Sheet(WIDTH, PICTURE + self._film.height + 40)
-        start, end = self._decoder.images(np.stack(self.ends))
+        start, end = self._end_images
         sheet.picture(start, 0, END // 2, END)
         sheet.picture(self._decoder.images(self.z[None])[0], END + GAP, 0, PICTURE)
         sheet.picture(end, WIDTH - END, END // 2, END)

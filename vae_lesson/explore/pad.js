@@ -24,6 +24,7 @@ export default {
 
     let before = null; // the pixels before the stroke that is being drawn
     let stroke = []; // its points
+    let active = null; // the pointer that draws: a second finger or a palm changes nothing
     let pen = { x: SIDE / 2, y: SIDE / 2, down: false, shown: false };
 
     function showPixels() {
@@ -62,6 +63,7 @@ export default {
     }
     function end() {
       before = null;
+      showPixels(); // what the kernel has set meanwhile
     }
     function place(event) {
       const box = canvas.getBoundingClientRect();
@@ -73,6 +75,7 @@ export default {
     function showPen() {
       const size = model.get("size");
       overlay.width = overlay.height = size;
+      readout.textContent = "";
       if (!pen.shown) return;
       const scale = size / SIDE;
       const mark = overlay.getContext("2d");
@@ -91,22 +94,28 @@ export default {
     }
 
     pad.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || active !== null) return;
+      active = event.pointerId;
       event.preventDefault();
       pen = { ...pen, down: false, shown: false };
       showPen();
-      pad.focus();
+      pad.focus({ preventScroll: true });
       pad.setPointerCapture(event.pointerId);
       begin(...place(event));
     });
     pad.addEventListener("pointermove", (event) => {
-      if (!before || !pad.hasPointerCapture(event.pointerId)) return;
+      if (event.pointerId !== active) return;
       const events = event.getCoalescedEvents();
       extend((events.length ? events : [event]).map(place));
     });
-    pad.addEventListener("lostpointercapture", end);
+    pad.addEventListener("lostpointercapture", (event) => {
+      if (event.pointerId !== active) return;
+      active = null;
+      end();
+    });
 
     pad.addEventListener("keydown", (event) => {
+      if (active !== null) return;
       const direction = {
         ArrowLeft: [-1, 0],
         ArrowRight: [1, 0],
@@ -118,6 +127,8 @@ export default {
         pen.y = Math.min(Math.max(pen.y + direction[1], 1), SIDE - 1);
         if (pen.down) extend([[pen.x, pen.y]]);
       } else if (event.key === " ") {
+        event.preventDefault();
+        if (event.repeat) return; // held: not down and up again and again
         pen.down = !pen.down;
         if (pen.down) begin(pen.x, pen.y);
         else end();

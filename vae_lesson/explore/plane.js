@@ -23,6 +23,7 @@ export default {
     const mark = plane.querySelector("svg");
     plane.prepend(img);
     let url = null;
+    let active = null; // the pointer that drags: a second finger changes nothing
 
     function showBackground() {
       if (url) URL.revokeObjectURL(url);
@@ -60,14 +61,18 @@ export default {
     }
 
     plane.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || active !== null) return;
       event.preventDefault();
-      plane.focus();
+      active = event.pointerId;
+      plane.focus({ preventScroll: true });
       plane.setPointerCapture(event.pointerId);
       follow(event);
     });
     plane.addEventListener("pointermove", (event) => {
-      if (plane.hasPointerCapture(event.pointerId)) follow(event);
+      if (event.pointerId === active) follow(event);
+    });
+    plane.addEventListener("lostpointercapture", (event) => {
+      if (event.pointerId === active) active = null;
     });
     plane.addEventListener("keydown", (event) => {
       const direction = {

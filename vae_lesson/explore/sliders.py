@@ -74,8 +74,10 @@ class SliderExplorer(Explorer):
         self._shown_original = widgets.VBox([widgets.HTML("the test image:"), self._original])
         self._shown_original.layout.display = "none"
         self.add_class("vae-sliders")
+        self._draws_strips = False  # True once they are there
         self._open(self._layout(n_folded))
         self._draw_strips()
+        self._draws_strips = True
 
     def _layout(self, n_folded: int) -> widgets.Widget:
         rows = [widgets.HBox(pair) for pair in zip(self.sliders, self._strips)]
@@ -108,12 +110,18 @@ class SliderExplorer(Explorer):
 
     def draw(self) -> None:
         """Go to a random code: z ~ N(0, I), or each slider uniformly over its range."""
+        self._shown_original.layout.display = "none"
         if self._draws_normal:
             self.z = np.float32([random.gauss(0, 1) for _ in self._start])
             return
         values = [random.uniform(slider.min, slider.max) for slider in self.sliders]
         origin = np.zeros_like(self._start) if self._sliders_show_z else self._start
         self.z = origin + np.float32(values) @ self._directions
+
+    def reset(self) -> None:
+        """Go back to the first code."""
+        self._shown_original.layout.display = "none"
+        super().reset()
 
     def encode(self, index: int | None = None) -> None:
         """Go to the code of a test image (default: a random one), and show that image too."""
@@ -141,7 +149,8 @@ class SliderExplorer(Explorer):
         if not self._moving:
             self._move_sliders()
         super()._show_z(change)
-        self._soon(self._draw_strips)
+        if self._draws_strips:
+            self._soon(self._draw_strips)
 
     def _move_sliders(self) -> None:
         self._moving = True
@@ -228,7 +237,8 @@ def dimension_sliders(
     n_folded = 0
     if kl is not None:
         order = kl.argsort(descending=True).tolist()
-        n_folded = int((kl < UNUSED).sum())
+        # With several decoders a dimension that one does not use is not unused.
+        n_folded = int((kl < UNUSED).sum()) if len(decoders) == 1 else 0
     ranges = limits or [(-3.0, 3.0)] * latent_size
     return SliderExplorer(
         decoders,
