@@ -172,10 +172,11 @@ def fit(
             for group in optimizer.param_groups:  # a tensor comes back on the CPU
                 if isinstance(group["lr"], Tensor):
                     group["lr"] = group["lr"].to(device)
-            if devices.add_up(torch.tensor(len(history), device=device)) != size * len(history):
-                raise ValueError(f"not every process finds the same {checkpoint}: share its folder")
         elif rank == 0:  # what is there is another training's, and not for a restart of this one
             Path(checkpoint).unlink(missing_ok=True)
+    whole = devices.add_up(torch.tensor(len(history), device=device)).item()
+    if whole != size * len(history):
+        raise ValueError(f"not every process finds {checkpoint}: its folder must be shared")
 
     def train_on(index: Tensor) -> Tensor:
         """Take one step; return the sums of recon and kl over this process's images, (2,)."""
