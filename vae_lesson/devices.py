@@ -4,12 +4,28 @@ Without torchrun `world()` is (0, 1), and what is here for several processes doe
 """
 
 import os
+import platform
 import time
+from pathlib import Path
 
 import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+def _fix_intel_sums() -> None:
+    """Have Intel's MKL give the same bits for any number of threads; no other maker's CPU needs it.
+
+    MKL reads this at its first product, so it is set when the package is imported. It costs nothing
+    that we could measure. "STRICT" is what covers matrix products.
+    """
+    cpu_info = Path("/proc/cpuinfo")
+    if "GenuineIntel" in (cpu_info.read_text() if cpu_info.exists() else platform.processor()):
+        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+
+_fix_intel_sums()
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
