@@ -248,6 +248,58 @@ def test_a_bad_argument_is_refused_before_any_training(options, says):
     assert same_weights(weights(model), before)
 
 
+def test_beta_may_be_a_function_of_the_progress():
+    seen = []
+
+    def beta(progress):
+        seen.append(progress)
+        return 0.5
+
+    scheduled, constant = new(), new()
+    fit(scheduled, IMAGES, epochs=3, batch_size=16, beta=beta)
+    fit(constant, IMAGES, epochs=3, batch_size=16, beta=0.5)
+    assert same_weights(weights(scheduled), weights(constant))
+    steps = seen[-12:]  # before, it is looked at for numbers that are not finite
+    assert steps == [i / 11 for i in range(12)]
+    # And it is used: a large one presses the KL down.
+    pressed, let_be = (
+        fit(
+            new(),
+            IMAGES,
+            epochs=30,
+            batch_size=16,
+            lr=1e-2,
+            beta=lambda progress, most=most: most * progress,
+        )
+        for most in (50, 0)
+    )
+    assert pressed.kl[-1] < 0.1 * let_be.kl[-1]
+
+
+def test_a_scheduled_beta_goes_on_from_a_checkpoint_and_another_one_is_refused(tmp_path):
+    path = tmp_path / "it.checkpoint"
+    options = {"epochs": 3, "batch_size": 16, "checkpoint": path, "beta": lambda t: t}
+    whole = new()
+    fit(whole, IMAGES, **{**options, "checkpoint": None})
+
+    def stop(model, x, generator):
+        if path.is_file():
+            raise KeyboardInterrupt
+        return train.elbo_terms(model, x, generator)
+
+    fit(new(), IMAGES, **options, terms=stop)
+    resumed = new()
+    assert len(fit(resumed, IMAGES, **options, resume=True)) == 3
+    assert same_weights(weights(resumed), weights(whole))
+    with pytest.raises(ValueError, match="another training: beta"):
+        fit(new(), IMAGES, **{**options, "beta": lambda t: t * t}, resume=True)
+
+
+def test_a_beta_that_becomes_infinite_is_refused_before_any_training():
+    with pytest.raises(ValueError, match="beta must be finite, got inf"):
+        fit(new(), IMAGES, beta=lambda progress: math.inf if progress > 0.9 else 1.0)
+
+
 # --- interrupts and divergence --------------------------------------------------------------------
 
 
@@ -445,7 +497,7 @@ def test_fit_classifier_leaves_the_gpus_random_state():
 
 
 @pytest.mark.parametrize("kind", [VAE, Autoencoder])
-@pytest.mark.parametrize("network", ["linear", "mlp", "conv"])
+@pytest.mark.parametrize("network", ["linear", "mlp", "deep", "conv"])
 def test_save_and_load_give_the_same_model(tmp_path, kind, network):
     model = new(kind, 3, 8, 49, network)
     saving.save_model(model, tmp_path / "model.pt", dataset="mnist", epochs=3, neg_elbo=105.5)

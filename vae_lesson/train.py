@@ -106,7 +106,7 @@ def fit(
     lr: float = 1e-2,
     schedule: str = "linear",
     warm_start: bool = True,
-    beta: float = 1.0,
+    beta: float | Callable[[float], float] = 1.0,
     binarisation: str = "grey",
     terms: Terms | None = None,
     test_images: Tensor | None = None,
@@ -126,6 +126,8 @@ def fit(
     the steps and falls to 0, or "one-cycle" (Smith & Topin 2018), which does it along cosines and
     moves Adam's first beta the other way (but on a CUDA device, whose graph would keep one beta).
     warm_start: let a fresh VAE start from the mean image (`start_from_the_mean`).
+    beta: the weight of the KL; or a function of the progress, which goes from 0 at the first step
+    to 1 at the last, for a warm-up.
     terms: what to minimise; by default the ELBO for a VAE, squared error for an autoencoder.
     seed: fixes the order of the images and the noise; the model's first weights are the caller's.
     checkpoint: a file that is written after every epoch; with `resume` the training goes on from
@@ -156,27 +158,31 @@ def fit(
     steps = -(-len(images) // batch_size)  # an epoch's, the last batch may be smaller
     optimizer, scheduler = _optimizer(model, lr, schedule, epochs * steps, device)
 
+    parts = {"weights": model, "optimizer": optimizer, "scheduler": scheduler}
+    options = {  # what a training has in common with the checkpoint that it goes on from
+        "network": str(model),
+        "images": [*images.shape, int(images.sum())],
+        "test_images": 0 if test_images is None else len(test_images),
+        "epochs": None if schedule == "constant" and not callable(beta) else epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "schedule": schedule,
+        "warm_start": warm_start,
+        "beta": [beta(i / 10) for i in range(11)] if callable(beta) else beta,
+        "binarisation": binarisation,
+        "seed": seed,
+        "device": device.type,
+    }
     history = History()
-    if checkpoint is not None:
-        options = _what_must_agree(
-            *(model, images, test_images, epochs, batch_size, lr, schedule, warm_start),
-            *(beta, binarisation, seed, device),
-        )
-        if resume and Path(checkpoint).is_file():
-            state = load_checkpoint(checkpoint, options)
-            history = History(**state["history"])
-            model.load_state_dict(state["weights"])
-            optimizer.load_state_dict(state["optimizer"])
-            scheduler.load_state_dict(state["scheduler"])
-            order.set_state(state["order"])
-            for group in optimizer.param_groups:  # a tensor comes back on the CPU
-                if isinstance(group["lr"], Tensor):
-                    group["lr"] = group["lr"].to(device)
-        elif rank == 0:  # what is there is another training's, and not for a restart of this one
-            Path(checkpoint).unlink(missing_ok=True)
+    if checkpoint is not None and resume and Path(checkpoint).is_file():
+        history = _go_on(checkpoint, options, parts, order)
+    elif checkpoint is not None and rank == 0:  # another training's: no restart may go on from it
+        Path(checkpoint).unlink(missing_ok=True)
     whole = devices.add_up(torch.tensor(len(history), device=device)).item()
     if whole != size * len(history):
         raise ValueError(f"not every process finds {checkpoint}: its folder must be shared")
+
+    beta_now = torch.zeros((), device=device) if callable(beta) else beta  # a graph reads a tensor
 
     def train_on(index: Tensor) -> Tensor:
         """Take one step; return the sums of recon and kl over this process's images, (2,)."""
@@ -186,7 +192,7 @@ def fit(
         if device.type == "cpu":  # before the weights are spoilt; on a GPU to look is to wait
             _check_finite(sums[None], epoch, step, history, lr)
         optimizer.zero_grad(set_to_none=True)
-        loss = losses.neg_elbo(recon, kl, beta)
+        loss = losses.neg_elbo(recon, kl, beta_now)
         if size == 1:
             loss.mean().backward()
         else:  # shares may differ in size; the processes' gradients are averaged
@@ -217,6 +223,9 @@ def fit(
             start = time.perf_counter()
             permutation = torch.randperm(len(images), generator=order, device=device)
             for step, index in enumerate(permutation.split(batch_size)):
+                if callable(beta):
+                    done = (epoch - 1) * steps + step
+                    beta_now.fill_(beta(done / max(epochs * steps - 1, 1)))
                 sums[step] = take_step(index)
                 scheduler.step()
                 if threads is not None:
@@ -236,15 +245,9 @@ def fit(
                 bar.set_postfix_str("test " + _postfix(*test), refresh=False)
             history.append(recon, kl, seconds, test)
             if checkpoint is not None and rank == 0:
-                save_checkpoint(
-                    checkpoint,
-                    options,
-                    history=asdict(history),
-                    weights=model.state_dict(),
-                    optimizer=optimizer.state_dict(),
-                    scheduler=scheduler.state_dict(),
-                    order=order.get_state(),
-                )
+                state = {name: part.state_dict() for name, part in parts.items()}
+                state |= {"order": order.get_state(), "history": asdict(history)}
+                save_checkpoint(checkpoint, options, **state)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise Diverged("the weights are not finite after the last step: lower lr", history)
     except KeyboardInterrupt:
@@ -293,35 +296,16 @@ def _optimizer(model: nn.Module, lr: float, schedule: str, steps: int, device: t
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, **options)
 
 
-def _what_must_agree(
-    model,
-    images,
-    test_images,
-    epochs,
-    batch_size,
-    lr,
-    schedule,
-    warm_start,
-    beta,
-    binarisation,
-    seed,
-    device,
-) -> dict:
-    """Return what a training must have in common with the checkpoint that it goes on from."""
-    return {
-        "network": str(model),
-        "images": [*images.shape, int(images.sum())],
-        "test_images": 0 if test_images is None else len(test_images),
-        "epochs": None if schedule == "constant" else epochs,  # else it may go on further
-        "batch_size": batch_size,
-        "lr": lr,
-        "schedule": schedule,
-        "warm_start": warm_start,
-        "beta": beta,
-        "binarisation": binarisation,
-        "seed": seed,
-        "device": device.type,
-    }
+def _go_on(checkpoint, options: dict, parts: dict, order: torch.Generator) -> History:
+    """Put the checkpoint's state into the parts and the generator; return its history."""
+    state = load_checkpoint(checkpoint, options)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    order.set_state(state["order"])
+    for group in parts["optimizer"].param_groups:  # a tensor comes back on the CPU
+        if isinstance(group["lr"], Tensor):
+            group["lr"] = group["lr"].to(order.device)
+    return History(**state["history"])
 
 
 @torch.no_grad()
@@ -374,7 +358,9 @@ def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 3, seed: int = 
 # --- small parts ----------------------------------------------------------------------------------
 
 
-def check_numbers(epochs: int, batch_size: int, lr: float, beta: float) -> None:
+def check_numbers(
+    epochs: int, batch_size: int, lr: float, beta: float | Callable[[float], float]
+) -> None:
     """Raise a ValueError that names the first of these that `fit` could not train with."""
     if not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs must be a whole number, 0 or more, got {epochs}")
@@ -382,8 +368,9 @@ def check_numbers(epochs: int, batch_size: int, lr: float, beta: float) -> None:
         raise ValueError(f"batch_size must be a whole number, 1 or more, got {batch_size}")
     if not 0 < lr < float("inf"):
         raise ValueError(f"lr must be over 0 and finite, got {lr}")
-    if not math.isfinite(beta):
-        raise ValueError(f"beta must be finite, got {beta}")
+    for value in [beta(i / 10) for i in range(11)] if callable(beta) else [beta]:
+        if not math.isfinite(value):
+            raise ValueError(f"beta must be finite, got {value}")
 
 
 def _check_arguments(
