@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.distributions import Bernoulli, ContinuousBernoulli, Normal, kl_divergence
 
 from vae_lesson import losses
 
@@ -192,6 +192,109 @@ def test_a_learned_variance_gets_a_gradient_that_is_zero_at_the_mean_squared_err
     assert best.grad.item() == pytest.approx(0, abs=1e-5)
 
 
+# --- grey pixels ----------------------------------------------------------------------------------
+
+
+def test_continuous_bernoulli_is_that_of_torch_distributions():
+    (x_logits, x) = draws((5, 7), (5, 7))
+    x_logits, x = 4 * x_logits, grey(x)
+    x_logits[0, :3] = torch.tensor([0.0, 1e-3, -5e-3])  # where the constant is 0/0
+    # Its own series near λ = ½ is good to 1e-4 or so: so its limits are drawn in.
+    theirs = ContinuousBernoulli(logits=x_logits, lims=(0.4999, 0.5001)).log_prob(x).sum(dim=1)
+    ours = losses.continuous_bernoulli_nll(x_logits, x)
+    torch.testing.assert_close(ours, -theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("x_logit", [-30.0, -3.0, -1e-2, 0.0, 5e-3, 2.0, 30.0])
+def test_continuous_bernoulli_is_a_density_and_the_cross_entropy_is_not(x_logit):
+    x = torch.linspace(0, 1, 20_001, dtype=torch.float64)[:, None]
+    x_logits = torch.full_like(x, x_logit)
+    area = torch.trapezoid(torch.exp(-losses.continuous_bernoulli_nll(x_logits, x)), x[:, 0])
+    assert area.item() == pytest.approx(1, abs=1e-4)
+    short = torch.trapezoid(torch.exp(-losses.bernoulli_nll(x_logits, x)), x[:, 0])
+    assert short.item() < 0.51
+
+
+def test_continuous_bernoulli_has_gradients_where_its_constant_is_a_limit():
+    x_logits = torch.tensor([[0.0, 1e-4, 9.99e-3, 1.01e-2, -3.0, 90.0]], dtype=torch.float64)
+    x = torch.full_like(x_logits, 0.3).requires_grad_()
+    check = (losses.continuous_bernoulli_nll, (x_logits.requires_grad_(), x))
+    assert torch.autograd.gradcheck(*check)
+
+
+@pytest.mark.parametrize("x_mean", [-0.2, 0.0, 0.3, 1.0])
+@pytest.mark.parametrize("log_scale", [-9.0, -4.0, -1.0, 2.0])
+def test_discretised_logistic_probabilities_of_256_levels_add_up_to_1(x_mean, log_scale):
+    levels = (torch.arange(256, dtype=torch.float64) / 255)[:, None]
+    nll = losses.discretised_logistic_nll(torch.full_like(levels, x_mean), levels, log_scale)
+    assert torch.exp(-nll).sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_discretised_logistic_is_the_integral_of_the_density():
+    x, x_mean, log_scale = torch.tensor([[0.4]]), torch.tensor([[0.45]]), math.log(0.05)
+    x = (x * 255).round() / 255
+    t = torch.linspace(x.item() - 1 / 510, x.item() + 1 / 510, 2001, dtype=torch.float64)
+    u = (t - x_mean.item()) / 0.05
+    density = torch.exp(-u) / (0.05 * (1 + torch.exp(-u)).square())
+    expected = -torch.trapezoid(density, t).log().item()
+    nll = losses.discretised_logistic_nll(x_mean, x, log_scale).item()
+    assert nll == pytest.approx(expected, rel=1e-4)
+
+
+def test_discretised_logistic_is_finite_far_out_in_float32():
+    x, x_mean = torch.tensor([[0.2, 0.0, 1.0]]), torch.tensor([[0.9, 1.0, 0.0]], requires_grad=True)
+    nll = losses.discretised_logistic_nll(x_mean, x, math.log(1e-4))
+    nll.sum().backward()
+    # Each is about a distance over the scale: 7,000, 9,980 and 9,980 nats.
+    assert nll.item() == pytest.approx(26_941, rel=1e-3)
+    assert x_mean.grad.isfinite().all()
+
+
+def test_optimal_log_var_is_where_the_gaussian_loss_is_least():
+    x_mean, x = draws((4, 9), (4, 9))
+    best = losses.optimal_log_var(x_mean.requires_grad_(), x)
+    assert not best.requires_grad
+    least = losses.gaussian_nll(x_mean, x, best).sum()
+    for step in (-0.1, 0.1):
+        assert losses.gaussian_nll(x_mean, x, best + step).sum() > least
+    assert losses.optimal_log_var(x, x).isfinite()
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def test_free_bits_counts_a_dimension_under_the_limit_as_the_limit():
+    kl_j = torch.tensor([[0.1, 2.0, 0.0], [0.3, 4.0, 0.0]], requires_grad=True)
+    kl = losses.free_bits(kl_j, 0.5)
+    torch.testing.assert_close(kl, torch.tensor([0.5 + 3.0 + 0.5] * 2))
+    kl.mean().backward()  # only the dimension over the limit is pushed
+    assert kl_j.grad.tolist() == [[0, 0.5, 0], [0, 0.5, 0]]
+    torch.testing.assert_close(losses.free_bits(kl_j, 0.0).sum(), kl_j.sum())
+
+
+def test_log_weights_are_the_three_densities():
+    z, mu, log_var, recon = draws((5, 3, 2), (3, 2), (3, 2), (5, 3))
+    q = Normal(mu, torch.exp(0.5 * log_var))
+    expected = -recon + Normal(0.0, 1.0).log_prob(z).sum(dim=2) - q.log_prob(z).sum(dim=2)
+    torch.testing.assert_close(losses.log_weights(recon, z, mu, log_var), expected)
+
+
+def test_importance_weighted_bound_is_the_log_of_the_mean_weight():
+    (log_w,) = draws((6, 4))
+    bound = losses.importance_weighted_bound(log_w)
+    torch.testing.assert_close(bound, log_w.exp().mean(dim=0).log())
+    torch.testing.assert_close(losses.importance_weighted_bound(log_w[:1]), log_w[0])  # the ELBO
+    assert (bound > log_w.mean(dim=0)).all()  # Jensen
+    # e^-1000 is 0 even in float64.
+    torch.testing.assert_close(losses.importance_weighted_bound(log_w - 1000), bound - 1000)
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 3, 4)])
+def test_importance_weighted_bound_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match="K of at least 1"):
+        losses.importance_weighted_bound(torch.zeros(shape))
+
+
 # --- safety ---------------------------------------------------------------------------------------
 
 
@@ -221,6 +324,10 @@ def test_kl_is_finite_for_a_tiny_variance():
         (losses.kl_standard_normal, (1, 2), (4, 2)),
         (losses.kl_monte_carlo, (4, 1), (4, 2)),
         (losses.neg_elbo, (), (4,)),
+        (losses.continuous_bernoulli_nll, (4, 1), (4, 9)),
+        (lambda a, b: losses.discretised_logistic_nll(a, b, 0.0), (4, 1), (4, 9)),
+        (losses.optimal_log_var, (4, 1), (4, 9)),
+        (lambda a, b: losses.log_weights(b, b[None], a, b), (5, 1), (5, 2)),
     ],
     ids=lambda value: value.__name__ if callable(value) else str(value),
 )

@@ -27,6 +27,8 @@ SIZES = [
     ("mlp", 1, 3, 8),
     ("mlp", 2, 16, 28),
     ("mlp", 50, 7, 3),
+    ("deep", 2, 5, 4),
+    ("deep", 50, 200, 28),
     *[("conv", 3, 8, side) for side in (1, 2, 7, 8, 28, 33)],
     ("conv", 1, 1, 9),
     ("conv", 30, 5, 6),
@@ -59,7 +61,7 @@ def test_vae_shapes(network, latent_size, hidden_size, side):
 
 
 @pytest.mark.parametrize("kind", [Autoencoder, VAE])
-@pytest.mark.parametrize("network", ["linear", "mlp", "conv"])
+@pytest.mark.parametrize("network", ["linear", "mlp", "deep", "conv"])
 def test_every_weight_gets_a_gradient(kind, network):
     model = seeded(kind, 3, 32, 64, network)
     model(rand(20, 64))[0].square().sum().backward()
@@ -181,7 +183,7 @@ def test_reparameterize_has_a_seed():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("network", ["linear", "mlp", "conv"])
+@pytest.mark.parametrize("network", ["linear", "mlp", "deep", "conv"])
 def test_sample_decodes_standard_normal_codes_by_seed(network):
     model = seeded(VAE, 2, 8, 16, network)
     images = model.sample(50, torch.Generator().manual_seed(3))
@@ -211,7 +213,7 @@ def test_sample_does_not_use_the_encoder():
         ({"latent_size": 2.0}, "latent_size must be a whole number of at least 1, got 2.0"),
         ({"hidden_size": -1}, "hidden_size must be a whole number of at least 1, got -1"),
         ({"input_size": 0}, "input_size must be a whole number of at least 1, got 0"),
-        ({"network": "transformer"}, "linear, mlp, conv, got 'transformer'"),
+        ({"network": "transformer"}, "linear, mlp, deep, conv, got 'transformer'"),
         ({"network": "conv", "input_size": 20}, "square images, got 20 pixels"),
     ],
 )
@@ -222,7 +224,7 @@ def test_bad_sizes_and_networks_are_refused(kind, options, says):
 
 
 @pytest.mark.parametrize("kind", [Autoencoder, VAE])
-@pytest.mark.parametrize("network", ["linear", "mlp", "conv"])
+@pytest.mark.parametrize("network", ["linear", "mlp", "deep", "conv"])
 def test_bad_images_and_codes_are_refused(kind, network):
     model = kind(2, 8, 16, network)
     with pytest.raises(ValueError, match=r"floats in \[0, 1\], got torch.uint8: use data.to_float"):
@@ -251,3 +253,12 @@ def test_reparameterize_names_the_shapes():
         reparameterize(torch.zeros(3, 2), torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"got \(3, 2\), \(3, 2\) and \(1, 2\)"):
         reparameterize(torch.zeros(3, 2), torch.zeros(3, 2), eps=torch.zeros(1, 2))
+
+
+def test_the_deep_network_is_that_of_burda_et_al():
+    model = VAE(50, 200, 784, "deep")
+    sizes = [(784, 200), (200, 200), (200, 100)], [(50, 200), (200, 200), (200, 784)]
+    for part, expected in zip((model.encoder, model.decoder), sizes):
+        layers = [layer for layer in part if isinstance(layer, nn.Linear)]
+        assert [(layer.in_features, layer.out_features) for layer in layers] == expected
+        assert [type(layer) for layer in part][1::2] == [nn.Tanh, nn.Tanh]

@@ -1,4 +1,4 @@
-"""The networks: an autoencoder and a variational autoencoder, each linear, MLP or convolutional.
+"""The networks: an autoencoder and a variational autoencoder, linear, MLP or convolutional.
 
 Images go in flat or square, floats in [0, 1], and come out flat, `(B, input_size)`. Decoders return
 logits; `decode_mean` turns them into pixel intensities. No loss and no training here.
@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-NETWORKS = ("linear", "mlp", "conv")
+NETWORKS = ("linear", "mlp", "deep", "conv")
 
 
 def reparameterize(
@@ -160,9 +160,23 @@ def _networks(
                 nn.Linear(latent_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, input_size)
             ),
         )
+    if network == "deep":
+        return _deep(input_size, hidden_size, code_size), _deep(
+            latent_size, hidden_size, input_size
+        )
     if network == "conv":
         return _conv_networks(latent_size, hidden_size, input_size, code_size)
     raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+
+
+def _deep(n_in: int, hidden_size: int, n_out: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(n_in, hidden_size),
+        nn.Tanh(),
+        nn.Linear(hidden_size, hidden_size),
+        nn.Tanh(),
+        nn.Linear(hidden_size, n_out),
+    )
 
 
 def _conv_networks(

@@ -1,0 +1,139 @@
+"""likelihood: importance sampling against a model that can be solved, and training on the bound."""
+
+import functools
+import math
+
+import pytest
+import torch
+
+from vae_lesson import evaluate, likelihood, losses, train
+from vae_lesson.models import VAE
+
+N_PIXELS = 6
+VARIANCE = 0.3
+gaussian = functools.partial(losses.gaussian_nll, log_var=math.log(VARIANCE))
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """Make a linear VAE with Gaussian noise, images, and their exact log p(x).
+
+    Its encoder is wrong on purpose (untrained): importance sampling has to make up for that.
+    """
+    torch.manual_seed(0)
+    model = VAE(2, input_size=N_PIXELS, network="linear").eval()
+    images = torch.randint(0, 256, (40, N_PIXELS), dtype=torch.uint8)
+    w, b = model.decoder.weight.detach().double(), model.decoder.bias.detach().double()
+    covariance = w @ w.T + VARIANCE * torch.eye(N_PIXELS, dtype=torch.float64)
+    exact = torch.distributions.MultivariateNormal(b, covariance)
+    return model, images, exact.log_prob(images.double() / 255)
+
+
+def test_the_estimate_rises_with_k_and_reaches_the_exact_value(solved):
+    model, images, exact = solved
+    k = (1, 10, 100, 5000)
+    estimates = likelihood.log_likelihood(model, images, k, nll=gaussian)
+    assert [e.n_samples for e in estimates] == list(k)
+    means = [e.mean for e in estimates]
+    assert means == sorted(means)
+    assert exact.mean() - means[0] > 0.05  # the ELBO of this encoder is well below
+    off = estimates[-1].per_image.double() - exact
+    assert off.square().mean().sqrt() < 0.05
+    assert means[-1] == pytest.approx(exact.mean().item(), abs=5e-3)
+
+
+def test_the_mean_over_the_weights_is_p_of_x(solved):
+    model, images, exact = solved
+    x = images[:8].float() / 255
+    log_w = likelihood.log_weights(model, x, 20_000, torch.Generator().manual_seed(1), gaussian)
+    ratio = torch.exp(log_w.double() - exact[:8])  # w / p(x), whose mean is 1
+    error = ratio.std(dim=0) / math.sqrt(len(ratio))
+    assert ((ratio.mean(dim=0) - 1).abs() < 4 * error).all() and (error < 0.05).all()
+
+
+def test_draws_from_the_prior_give_the_same_value_with_enough_of_them(solved):
+    model, images, exact = solved
+    options = {"nll": gaussian, "draws": likelihood.log_p_given_prior_draws}
+    one, many = likelihood.log_likelihood(model, images, (1, 5000), **options)
+    assert many.mean == pytest.approx(exact.mean().item(), abs=0.02)
+    assert one.mean < many.mean - 0.1
+
+
+def test_with_one_sample_it_is_the_elbo():
+    torch.manual_seed(0)
+    model = VAE(3, 8, 16).eval()
+    images = torch.randint(0, 256, (50, 16), dtype=torch.uint8)
+    (one,) = likelihood.log_likelihood(model, images, (1,))
+    # Not the same draws, and KL in closed form: the same within their scatter.
+    elbos = [-evaluate.neg_elbo(model, images, seed=seed).neg_elbo for seed in range(30)]
+    assert one.mean == pytest.approx(sum(elbos) / 30, abs=0.2)
+    assert one.standard_error == pytest.approx(one.per_image.std().item() / math.sqrt(50))
+
+
+def test_the_groups_of_a_smaller_k_are_averaged():
+    log_w = torch.randn(7, 2, generator=torch.Generator().manual_seed(0))
+    by_hand = torch.stack([log_w[[0, 2, 4]], log_w[[1, 3, 5]]]).exp().mean(dim=1).log().mean(dim=0)
+    torch.testing.assert_close(likelihood._mean_bound(log_w, 3), by_hand)
+    torch.testing.assert_close(likelihood._mean_bound(log_w, 1), log_w.mean(dim=0))
+    whole = losses.importance_weighted_bound(log_w)
+    torch.testing.assert_close(likelihood._mean_bound(log_w, 7), whole)
+
+
+def test_the_estimate_has_a_seed_and_leaves_the_global_one(solved):
+    model, images, _ = solved
+    before = torch.get_rng_state()
+    a, b, c = (
+        likelihood.log_likelihood(model, images[:12], (3, 4), seed, nll=gaussian)
+        for seed in (0, 0, 1)
+    )
+    assert a[1].mean == b[1].mean != c[1].mean
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5])
+def test_a_number_of_samples_that_is_none_is_refused(solved, k):
+    with pytest.raises(ValueError, match="n_samples must be whole numbers"):
+        likelihood.log_likelihood(*solved[:2], (1, k))
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def a_batch():
+    torch.manual_seed(0)
+    return VAE(2, 8, 16), torch.rand(30, 16)
+
+
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+@pytest.mark.parametrize("importance_weighted", [True, False])
+def test_the_terms_add_up_to_minus_the_bound_of_the_same_samples(importance_weighted):
+    model, x = a_batch()
+    recon, kl = likelihood.sampled_terms(5, importance_weighted)(model, x, generator())
+    log_w = likelihood.log_weights(model, x, 5, generator())
+    bound = losses.importance_weighted_bound(log_w) if importance_weighted else log_w.mean(dim=0)
+    torch.testing.assert_close(recon + kl, -bound)
+    torch.testing.assert_close(kl, losses.kl_standard_normal(*model.encode(x)))
+
+
+def test_terms_with_another_likelihood_are_those_of_the_elbo():
+    model, x = a_batch()
+    theirs = train.elbo_terms(model, x, generator())
+    ours = likelihood.terms_with(losses.bernoulli_nll)(model, x, generator())
+    assert torch.equal(torch.stack(ours), torch.stack(theirs))
+    other, _ = likelihood.terms_with(losses.continuous_bernoulli_nll)(model, x, generator())
+    assert (other < theirs[0]).all()
+
+
+def test_training_on_the_bound_lowers_it():
+    images = (torch.rand(200, 16, generator=generator()) * 60).byte()
+    images[:100, ::2] += 150
+    torch.manual_seed(0)
+    model = VAE(2, 8, 16)
+    terms = likelihood.sampled_terms(5)
+    history = train.fit(
+        model, images, epochs=15, terms=terms, batch_size=20, progress=False, device="cpu"
+    )
+    assert history.neg_elbo[-1] < history.neg_elbo[0] - 1
