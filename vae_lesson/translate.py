@@ -1,0 +1,200 @@
+"""The beta translator: what a loss found in public code comes to, in nats per image.
+
+The course minimises recon + beta · kl, both summed over pixels and latent dimensions, and takes the
+mean over the batch. Public code takes sums or means over pixels, latents and batch, and adds
+weights: each only multiplies one term, so any such loss is scale · (recon + beta · kl). Two losses
+of one likelihood and one beta have gradients of one direction, however different they look.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+LIKELIHOODS = ("bernoulli", "gaussian", "squared error", "half squared error", "absolute error")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """recon_weight · recon + kl_weight · kl, as code has it; the defaults are the course's ELBO.
+
+    likelihood: "bernoulli" is the cross-entropy (BCE); "gaussian" is -log N(x; x̂, variance); a
+    "squared error" (x - x̂)² is a Gaussian of variance ½ less a constant, a "half squared error"
+    ½(x - x̂)² one of variance 1; "absolute error" |x - x̂| is a Laplace of scale 1, likewise.
+    pixels, latents: "sum" or "mean", of recon over pixels, of the KL over latent dimensions.
+    recon_batch, kl_batch: "sum" or "mean" over the batch. PyTorch's `reduction="mean"` is the mean
+    over pixels and batch, "sum" the sum over both.
+    n_pixels: the numbers in an image, 784 or 64 · 64 · 3. The sizes count where a sum is not a sum.
+
+    Raises: ValueError for an unknown name, a size under 1, a weight that makes no ELBO.
+    """
+
+    likelihood: str = "bernoulli"
+    pixels: str = "sum"
+    latents: str = "sum"
+    recon_batch: str = "mean"
+    kl_batch: str = "mean"
+    recon_weight: float = 1.0
+    kl_weight: float = 1.0
+    n_pixels: int = 784
+    latent_size: int = 20
+    batch_size: int = 128
+    variance: float = 1.0  # of "gaussian" only
+
+    def __post_init__(self) -> None:
+        choices = {"likelihood": LIKELIHOODS} | dict.fromkeys(
+            ("pixels", "latents", "recon_batch", "kl_batch"), ("sum", "mean")
+        )
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                options = ", ".join(map(repr, known))
+                raise ValueError(f"{name} must be one of {options}, got {getattr(self, name)!r}")
+        for name in ("n_pixels", "latent_size", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("recon_weight", "variance"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be over 0 and finite, got {getattr(self, name)}")
+        if not 0 <= self.kl_weight < math.inf:
+            raise ValueError(
+                f"kl_weight must be 0 or more and finite, got {self.kl_weight}: the KL is added to "
+                "what is minimised, and with a minus sign training drives it up without end"
+            )
+        if self.variance != 1 and self.likelihood != "gaussian":
+            raise ValueError(f"variance is for 'gaussian', {self.likelihood!r} has none to set")
+
+
+def effective_beta(loss: Loss) -> float:
+    """Return the beta of recon + beta · kl, in nats per image, whose gradient has this direction.
+
+    recon is -log p(x|z) under the likelihood as written, so beta depends on it: half the squared
+    error with beta 1 has the gradient direction of the squared error with beta 2.
+
+    Source: Higgins et al. 2017, eq. 4.
+    """
+    (recon_factor, _), (kl_factor, _) = _factors(loss)
+    return kl_factor / recon_factor
+
+
+def noise_variance_at_beta_1(loss: Loss) -> float | None:
+    """Return the Gaussian noise variance that gives the same gradient direction with beta = 1.
+
+    For a squared error "beta" and "noise variance" are one knob: only the ratio of the two terms
+    gives the gradient its direction. A weight w on (x - x̂)² beside a KL of weight 1 is a Gaussian
+    of variance 1/(2w), that is beta · variance. None for Bernoulli and absolute error, which have
+    no such variance; 0, no density any more, where the KL has no weight.
+
+    Source: Rybkin et al. 2021, section 3.
+    """
+    variances = {"gaussian": loss.variance, "squared error": 0.5, "half squared error": 1.0}
+    if loss.likelihood not in variances:
+        return None
+    return effective_beta(loss) * variances[loss.likelihood]
+
+
+def scale(loss: Loss) -> float:
+    """Return s of loss = s · mean over the batch of (recon + beta · kl), less a constant.
+
+    It multiplies every gradient. SGD feels it as a learning rate s times as high, and gradient
+    clipping feels it too; Adam divides it out and hardly notices.
+    """
+    return _factors(loss)[0][0]
+
+
+def as_function(loss: Loss) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return that very loss, as such code computes it: a function of (output, x, mu, log_var).
+
+    `output` is what the decoder gives: logits for "bernoulli", else the image x̂ itself.
+
+    Shapes: output and x `(batch_size, ...)` of n_pixels an image, mu and log_var
+    `(batch_size, latent_size)` -> a scalar.
+    Raises: ValueError, from the function, for shapes that are not those of the description.
+    """
+    pixels, latents = (loss.batch_size, loss.n_pixels), (loss.batch_size, loss.latent_size)
+    wanted = {"output": pixels, "x": pixels, "mu": latents, "log_var": latents}
+
+    def function(output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+        for (name, shape), tensor in zip(wanted.items(), (output, x, mu, log_var)):
+            if tensor.ndim < 2 or tensor.flatten(1).shape != shape:
+                raise ValueError(f"this loss is for {name} {shape}, got {tuple(tensor.shape)}")
+        recon = _reduce(_recon_per_pixel(loss, output.flatten(1), x.flatten(1)), loss.pixels)
+        kl = _reduce(-0.5 * (1 + log_var - mu.pow(2) - log_var.exp()), loss.latents)
+        recon, kl = _reduce(recon, loss.recon_batch), _reduce(kl, loss.kl_batch)
+        return loss.recon_weight * recon + loss.kl_weight * kl
+
+    return function
+
+
+def explain(loss: Loss) -> str:
+    """Return two or three short sentences on what this loss really is, for a learner."""
+    (factor, recon_reasons), (_, kl_reasons) = _factors(loss)
+    beta, variance = effective_beta(loss), noise_variance_at_beta_1(loss)
+    verdict = "as written" if math.isclose(beta, loss.kl_weight) else f"not {loss.kl_weight:.3g}"
+    text = f"Recon is {recon_reasons}, the KL is {kl_reasons}: your beta is {beta:.6g}, {verdict}."
+    if variance:
+        text += (
+            " The same direction comes from beta = 1 and Gaussian noise of variance "
+            f"{variance:.6g}, a standard deviation of {math.sqrt(variance):.3g} in pixel intensity."
+        )
+    if math.isclose(factor, 1):
+        return text
+    return text + (
+        f" The whole is {factor:.3g} times recon + beta · kl in nats per image: "
+        "SGD's learning rate feels that, Adam's hardly."
+    )
+
+
+PUBLIC_SETTINGS: dict[str, Loss] = {
+    "BCE summed, KL summed (the article's)": Loss(recon_batch="sum", kl_batch="sum"),
+    "BCE averaged over everything, KL summed and divided by batch and pixels": Loss(
+        pixels="mean", kl_batch="sum", kl_weight=1 / (128 * 784)
+    ),
+    "BCE summed, KL averaged over latents and batch": Loss(latents="mean", recon_batch="sum"),
+    "BCE averaged over pixels times 784, KL averaged over latents": Loss(
+        pixels="mean", latents="mean", recon_weight=784
+    ),
+    "BCE averaged over pixels, KL averaged over latents": Loss(pixels="mean", latents="mean"),
+    "squared error averaged over 64×64×3 pixels, KL summed, weight 0.00025": Loss(
+        "squared error", pixels="mean", kl_weight=0.00025, n_pixels=64 * 64 * 3, latent_size=128
+    ),
+    "squared error averaged over 784 pixels, KL summed": Loss("squared error", pixels="mean"),
+    "squared error averaged over everything, KL summed over the batch too": Loss(
+        "squared error", pixels="mean", kl_batch="sum"
+    ),
+}
+
+
+def _factors(loss: Loss) -> list[tuple[float, str]]:
+    """Return what multiplies the batch means of recon and kl, each with the reasons in words."""
+    terms = [
+        (loss.pixels, loss.n_pixels, "pixels", loss.recon_batch, loss.recon_weight),
+        (loss.latents, loss.latent_size, "latents", loss.kl_batch, loss.kl_weight),
+    ]
+    found = []
+    for each, size, what, batch, weight in terms:
+        factor, reasons = weight, [] if weight == 1 else [f"weighted by {weight:.3g}"]
+        if each == "mean":
+            factor, reasons = factor / size, [*reasons, f"divided by {size} (mean over {what})"]
+        if batch == "sum":
+            factor *= loss.batch_size
+            reasons.append(f"multiplied by {loss.batch_size} (sum over the batch)")
+        found.append((float(factor), " and ".join(reasons) or "left whole"))
+    return found
+
+
+def _recon_per_pixel(loss: Loss, output: Tensor, x: Tensor) -> Tensor:
+    if loss.likelihood == "bernoulli":
+        return F.binary_cross_entropy_with_logits(output, x, reduction="none")
+    if loss.likelihood == "absolute error":
+        return F.l1_loss(output, x, reduction="none")
+    squares = F.mse_loss(output, x, reduction="none")
+    if loss.likelihood == "gaussian":
+        return 0.5 * (squares / loss.variance + math.log(2 * math.pi * loss.variance))
+    return squares if loss.likelihood == "squared error" else 0.5 * squares
+
+
+def _reduce(values: Tensor, how: str) -> Tensor:
+    return values.mean(dim=-1) if how == "mean" else values.sum(dim=-1)
