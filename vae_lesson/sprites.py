@@ -1,0 +1,217 @@
+"""Sprites with known factors, drawn and not downloaded, and the mutual information gap.
+
+Where the factors behind the images are known, one can ask whether each dimension of a latent space
+follows one of them. `make_sprites` draws the images; `mutual_information_gap` asks.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The values of the factors. Pixels and degrees; a sprite's place is its centre of mass, counted
+# from the image's left and top edge, so that the middle of the image is (14, 14).
+SHAPES = ("square", "ellipse", "heart")
+AREAS = (24, 40, 56, 72)  # of all three shapes, so that the brightness says nothing of the shape
+ANGLES = tuple(90 / 8 * i for i in range(8))  # anticlockwise; 90 itself is left out
+PLACES = (7, 9, 11, 13, 15, 17, 19, 21)
+
+SIDE = 28
+PATCH = 14  # a square of pixels that holds any sprite, however turned; a place is its middle
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Sprites:
+    """Images `(N, 28, 28)` uint8 and their factors `(N, 5)` int64, on one device.
+
+    A factor is the index of its value, from 0: `factors[:, 2] == 3` are the sprites turned by
+    `ANGLES[3]` degrees. `names` says what the columns are, `counts` how many values each has.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("shape", "size", "angle", "x", "y")
+    counts: ClassVar[tuple[int, ...]] = (
+        len(SHAPES),
+        len(AREAS),
+        len(ANGLES),
+        len(PLACES),
+        len(PLACES),
+    )
+
+    images: Tensor
+    factors: Tensor
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in zip(self.names, self.counts))
+        return f"{len(self.images):,} sprites of {SIDE}×{SIDE} pixels ({counts})"
+
+
+def make_sprites(
+    n: int | None = None, seed: int = 0, device: torch.device | str | None = None
+) -> Sprites:
+    """Draw 3 shapes × 4 sizes × 8 angles × 8 x × 8 y = 6,144 sprites, or n of them without repeats.
+
+    Without n they come in a fixed order in which y changes fastest, and seed has no effect. A small
+    dSprites (Matthey et al. 2017): the same shapes and factors, at 28×28 pixels instead of 64×64,
+    with grey edges, 6,144 images instead of 737,280.
+
+    Each combination is another image. A square turned by 90° is itself, and an ellipse turned by
+    180°, so the angles stop short of a quarter turn: 0 to 78.75°. (In dSprites they cover a whole
+    turn, so that a square comes back to about the same pose three times.) What stays is that the
+    square's angles close to a ring, the last one step from the first: no single number can follow
+    them without a jump.
+
+    Raises: ValueError unless n is a whole number from 1 to 6,144.
+    """
+    total = int(np.prod(Sprites.counts))
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= total):
+        raise ValueError(f"n must be a whole number from 1 to {total:,}, or None, got {n!r}")
+    images = torch.zeros((*Sprites.counts, SIDE, SIDE), dtype=torch.uint8)
+    patches = _draw_patches()  # (shape, size, angle, PATCH, PATCH)
+    for (i, x), (j, y) in product(enumerate(PLACES), repeat=2):
+        left, top = x - PATCH // 2, y - PATCH // 2
+        images[:, :, :, i, j, top : top + PATCH, left : left + PATCH] = patches
+    images = images.view(total, SIDE, SIDE)
+    factors = torch.cartesian_prod(*[torch.arange(count) for count in Sprites.counts])
+    if n is not None:
+        # On the CPU, so that a seed means the same sprites on every device.
+        chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n]
+        images, factors = images[chosen], factors[chosen]
+    return Sprites(images.to(device), factors.to(device))
+
+
+def _draw_patches(n_points: int = 16) -> Tensor:
+    """Return every shape, size and angle in the middle of its patch, `(3, 4, 8, 14, 14)` uint8.
+
+    A pixel is the share of n_points × n_points points in it that lie in the shape.
+    """
+    across = (torch.arange(PATCH * n_points) + 0.5) / n_points - PATCH / 2
+    right, up = across, -across[:, None]  # rows count downwards
+    angle = torch.tensor(ANGLES).deg2rad()[:, None, None]
+    # Turn the points back instead of turning the shape.
+    u = right * angle.cos() + up * angle.sin()  # (angle, points, points)
+    v = up * angle.cos() - right * angle.sin()
+    scale = torch.tensor(AREAS).sqrt()[:, None, None, None]
+    inside = _is_inside(u / scale, v / scale)  # (shape, size, angle, points, points)
+    inside = inside.float().unflatten(-1, (PATCH, n_points)).unflatten(-3, (PATCH, n_points))
+    return (255 * inside.mean(dim=(-1, -3))).round().byte()
+
+
+def _is_inside(u: Tensor, v: Tensor) -> Tensor:
+    """Return whether points lie in each of the shapes: area 1, centre of mass at the origin."""
+    square = torch.maximum(u.abs(), v.abs()) <= 1 / 2
+    # Semi-axes 2b and b, of area 2πb² = 1.
+    ellipse = (u / 2).square() + v.square() <= 1 / (2 * torch.pi)
+    # A heart is a square on its tip, of side 2h, and two half-discs on its upper sides: its area is
+    # (4 + π)h². A half-disc's centre of mass is 4h/3π above its base, so in the square's own axes
+    # the heart's is c to either side of the square's.
+    h = (4 + torch.pi) ** -0.5
+    c = h * (torch.pi / 2 + 2 / 3) / (4 + torch.pi)
+    p, q = (v + u) / 2**0.5 + c, (v - u) / 2**0.5 + c
+    heart = torch.maximum(p.abs(), q.abs()) <= h
+    heart |= p.square() + (q - h).square() <= h**2
+    heart |= (p - h).square() + q.square() <= h**2
+    return torch.stack([square, ellipse, heart])
+
+
+# --- does each dimension follow one factor? -------------------------------------------------------
+
+
+class MIG(NamedTuple):
+    """The mutual information gap; see `mutual_information_gap`."""
+
+    mean: float  # over the factors, from 0 to 1
+    per_factor: Tensor  # (F,), from 0 to 1
+    information: Tensor  # (L, F) nats
+
+
+def mutual_information(codes: Tensor, factors: Tensor, bins: int = 20) -> Tensor:
+    """Return I(z_j; v_k) = sum_{a,b} p(a, b) log[p(a, b) / (p(a) p(b))], a the bin of z_j, b = v_k.
+
+    Each z_j is cut into bins of equal width between its least and its greatest value, as in
+    Locatello et al. 2019 (20 bins of mu). Bins with equally many codes would not mind a stretched
+    dimension or an outlier, but their edges run through clusters: a code equal to the sprites'
+    factors but for noise of 0.05 then has a MIG of 0.94, and 1.00 with equal widths. The price: one
+    code far from the others pushes those into a few bins. A constant dimension informs of nothing.
+
+    Finite samples bias it upwards, by about (bins - 1)(values - 1) / 2N nats where nothing is known
+    (Miller 1955). Measured with random codes and a factor of 8 values: 0.011 nats with all 6,144
+    sprites, 0.067 with 1,000, 0.13 with 500; that factor's entropy is 2.08.
+
+    The scale of a dimension does not count, so mu of a collapsed one can inform too: one with a KL
+    of 0.001 nats told 0.10 nats of x. The decoder cannot see such small moves under the noise;
+    codes drawn from q(z|x) (`evaluate.decoder_inputs`) show what it sees: 0.011, which is chance.
+
+    Shapes: codes `(N, L)` floats, factors `(N, F)` whole numbers -> `(L, F)`. Units: nats.
+    Raises: ValueError for other shapes or types, codes that are not finite, fewer than 2 bins.
+    Source: Chen et al. 2018, section 4; the bins: Locatello et al. 2019.
+    """
+    from sklearn.metrics import mutual_info_score
+
+    _check(codes, factors, bins)
+    binned = _binned(codes, bins).cpu().numpy()
+    factors = factors.cpu().numpy()
+    table = [[mutual_info_score(v, z) for v in factors.T] for z in binned.T]
+    return torch.tensor(table, dtype=torch.float32)
+
+
+def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> MIG:
+    """Return the MIG, 1/F sum_k [I(z_j*; v_k) - max_{j ≠ j*} I(z_j; v_k)] / H(v_k).
+
+    j* is the dimension that tells most about factor k. The gap is 1 if each factor is known from
+    one dimension and no other tells of it; 0 if two tell equally much, or none anything. It does
+    not ask that a dimension follows one factor only: one that holds two loses nothing by that.
+    Random codes score 0.0004 with all 6,144 sprites, 0.002 with 1,000, 0.005 with 500 (ten
+    dimensions): the bias of the information cancels in the gap.
+
+    Chen et al. take I from draws of q(z|x); with mu it is the variant of Locatello et al. 2019.
+
+    Shapes: codes `(N, L)` floats, factors `(N, F)` whole numbers.
+    Raises: ValueError as `mutual_information` does; for one dimension, or a factor with one value.
+    Source: Chen et al. 2018, eq. 6.
+    """
+    information = mutual_information(codes, factors, bins)
+    if codes.shape[1] < 2:
+        raise ValueError("a gap needs codes of at least 2 dimensions, got 1")
+    entropy = torch.tensor([_entropy(v) for v in factors.T])
+    if (entropy == 0).any():
+        constant = torch.where(entropy == 0)[0].tolist()
+        raise ValueError(f"factors must vary, but the columns {constant} have one value only")
+    best, second = information.topk(2, dim=0).values
+    per_factor = (best - second) / entropy
+    return MIG(per_factor.mean().item(), per_factor, information)
+
+
+def _entropy(v: Tensor) -> float:
+    p = v.unique(return_counts=True)[1].double() / len(v)
+    return -(p * p.log()).sum().item()
+
+
+def _binned(codes: Tensor, bins: int) -> Tensor:
+    low, high = codes.amin(dim=0), codes.amax(dim=0)
+    # A constant dimension has no width: it all goes to bin 0.
+    width = torch.where(high > low, high - low, 1)
+    return ((codes - low) / width * bins).long().clamp_max(bins - 1)
+
+
+def _check(codes: Tensor, factors: Tensor, bins: int) -> None:
+    for name, x, columns in [("codes", codes, "L"), ("factors", factors, "F")]:
+        if x.ndim != 2 or 0 in x.shape:
+            raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(x.shape)}")
+    if len(codes) != len(factors):
+        raise ValueError(
+            f"codes and factors must be of the same images, got {len(codes)} and {len(factors)}"
+        )
+    if factors.is_floating_point() or not codes.is_floating_point():
+        raise ValueError(
+            f"codes must be floats and factors whole numbers, got {codes.dtype} and {factors.dtype}"
+        )
+    if not codes.isfinite().all():
+        raise ValueError("codes must be finite, got NaN or infinity")
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
+        raise ValueError(f"bins must be a whole number of at least 2, got {bins!r}")
