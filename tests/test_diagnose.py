@@ -1,0 +1,683 @@
+"""diagnose and broken: each fault is found by its own name, and what is healthy is not accused.
+
+The foreign model and losses below are written as a learner would write them, without the package.
+"""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vae_lesson import broken, checks, losses, train
+from vae_lesson.data import load_images, to_float
+from vae_lesson.diagnose import FAULTS, Finding, fault_named, inspect_vae
+from vae_lesson.models import NETWORKS, VAE
+
+CAUSES = {
+    "A": "log_var used as sigma",
+    "B": "sigmoid twice",
+    "C": "mean for sum",
+    "D": "wrong sign of the KL",
+    "E": "no noise",
+}
+every_patient = pytest.mark.parametrize("letter", broken.PATIENTS)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_images("digits").train[:2000]
+
+
+def grey(*shape, seed=0):
+    """Make images of which half the pixels are black, as in MNIST."""
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return (noise / 2).clamp(0, 1)
+
+
+def new(kind=VAE, seed=0, **options):
+    torch.manual_seed(seed)
+    return kind(**options)
+
+
+def found(model, loss, x=None):
+    return [
+        finding.fault for finding in inspect_vae(model, loss, grey(16, 784) if x is None else x)
+    ]
+
+
+def nll(o, x):
+    return losses.bernoulli_nll(o, x)
+
+
+def kl(mu, log_var):
+    return losses.kl_standard_normal(mu, log_var)
+
+
+# --- the patients ---------------------------------------------------------------------------------
+
+
+@every_patient
+@pytest.mark.parametrize("network", NETWORKS)
+def test_each_patient_is_found_untrained(letter, network):
+    for seed in range(3):
+        for latent_size, n in [(2, 16), (20, 16)] if network == "conv" else [(2, 128), (20, 16)]:
+            options = {"latent_size": latent_size, "network": network, "hidden_size": 100}
+            torch.manual_seed(seed)
+            model, loss = broken.patient(letter, **options)
+            assert found(model, loss, grey(n, 784, seed=seed)) == [CAUSES[letter]]
+
+
+@every_patient
+def test_each_patient_is_found_in_the_largest_batch_of_the_lesson(letter):
+    torch.manual_seed(0)
+    assert found(*broken.patient(letter), grey(128, 784)) == [CAUSES[letter]]
+
+
+@pytest.mark.parametrize("latent_size", [2, 20])
+def test_each_patient_is_found_trained_and_the_healthy_are_not_accused(images, latent_size):
+    x = to_float(images[:64])
+    for letter in [*broken.PATIENTS, "healthy"]:
+        torch.manual_seed(0)
+        model, loss = VAE(latent_size), broken.healthy_loss
+        if letter != "healthy":
+            model, loss = broken.patient(letter, latent_size=latent_size)
+        terms = broken.loss_terms(loss)
+        history = train.fit(
+            model, images, epochs=2, lr=1e-3, terms=terms, progress=False, device="cpu"
+        )
+        assert history.recon[1] < history.recon[0]
+        assert found(model, loss, x) == ([CAUSES[letter]] if letter in CAUSES else [])
+        if letter == "healthy":
+            for beta in (0.1, 4, 10):
+                assert found(model, lambda o, x, m, v, b=beta: nll(o, x) + b * kl(m, v), x) == []
+
+
+@every_patient
+def test_a_patient_takes_noise_as_a_vae_does(letter):
+    model, _ = broken.patient(letter, latent_size=3, input_size=16, hidden_size=8)
+    x, eps = grey(5, 16), torch.ones(5, 3)
+    first, mu, log_var = model(x, generator=torch.Generator().manual_seed(1))
+    again = model(x, generator=torch.Generator().manual_seed(1))[0]
+    other = model(x, generator=torch.Generator().manual_seed(2))[0]
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (letter == "E")
+    z = {"A": mu + log_var, "E": mu}.get(letter, mu + torch.exp(0.5 * log_var))
+    torch.testing.assert_close(model(x, eps=eps)[0], model.decode(z))
+    assert isinstance(model, VAE) and model.sample(2).shape == (2, 16)
+
+
+def test_the_losses_of_the_patients():
+    o, x, mu, log_var = (torch.randn(4, n) for n in (9, 9, 2, 2))
+    x = x.sigmoid()
+    recon = F.binary_cross_entropy_with_logits(o, x, reduction="none").sum(dim=1)
+    right = recon + kl(mu, log_var)
+    expected = {"C": recon / 9 + kl(mu, log_var), "D": recon - kl(mu, log_var)}
+    for letter in broken.PATIENTS:
+        _, loss = broken.patient(letter, input_size=9)
+        torch.testing.assert_close(loss(o, x, mu, log_var), expected.get(letter, right))
+
+
+def test_loss_terms_give_the_whole_loss_as_recon():
+    model, loss = broken.patient("C", latent_size=2, input_size=16, hidden_size=8)
+    x, generator = grey(5, 16), torch.Generator()
+    value, zeros = broken.loss_terms(loss)(model, x, generator.manual_seed(1))
+    output, mu, log_var = model(x, generator=generator.manual_seed(1))
+    assert torch.equal(value, loss(output, x, mu, log_var))
+    assert torch.equal(zeros, torch.zeros(5))
+
+
+def test_there_are_five_patients():
+    assert set(CAUSES.values()) == set(FAULTS[:5]) and tuple(CAUSES) == broken.PATIENTS
+    with pytest.raises(ValueError, match="A, B, C, D, E, got 'F'"):
+        broken.patient("F")
+
+
+# --- what is healthy: our models ------------------------------------------------------------------
+
+
+def bernoulli(beta):
+    return lambda o, x, m, v: nll(o, x) + beta * kl(m, v)
+
+
+def gaussian(variance):
+    return lambda o, x, m, v: losses.gaussian_nll(o, x, math.log(variance)) + kl(m, v)
+
+
+HEALTHY = {
+    **{f"bernoulli, beta {beta}": bernoulli(beta) for beta in (0.1, 0.5, 1, 4, 10, 20)},
+    **{f"gaussian, variance {v}": gaussian(v) for v in (0.01, 0.5, 1)},
+    "squared error": lambda o, x, m, v: losses.squared_error(o, x) + kl(m, v),
+    "squared error of the sigmoid": lambda o, x, m, v: (
+        losses.squared_error(o.sigmoid(), x) + kl(m, v)
+    ),
+    "no KL": lambda o, x, m, v: nll(o, x),
+}
+FORMS = [lambda value: value, lambda value: value.sum(), lambda value: value.mean()]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_model_and_loss_are_not_accused(name, network):
+    # 2, 10 and 16 are where 1 / latent_size, or 1 / B, is a beta of the list.
+    for seed, (latent_size, n) in enumerate([(2, 16), (20, 10), (10, 4)]):
+        model = new(latent_size=latent_size, hidden_size=100, network=network, seed=seed)
+        for form in FORMS if network == "mlp" else FORMS[seed : seed + 1]:
+
+            def loss(*arguments, form=form):
+                return form(HEALTHY[name](*arguments))
+
+            assert inspect_vae(model, loss, grey(n, 784, seed=seed)) == []
+
+
+# --- a foreign model: PyTorch's example -----------------------------------------------------------
+
+
+class Foreign(nn.Module):
+    def __init__(self, n_latents=20, n_pixels=784):
+        super().__init__()
+        self.n_pixels = n_pixels
+        self.fc1 = nn.Linear(n_pixels, 40)
+        self.fc21 = nn.Linear(40, n_latents)
+        self.fc22 = nn.Linear(40, n_latents)
+        self.fc3 = nn.Linear(n_latents, 40)
+        self.fc4 = nn.Linear(40, n_pixels)
+
+    def encode(self, x):
+        h1 = F.relu(self.fc1(x))
+        return self.fc21(h1), self.fc22(h1)
+
+    def reparameterize(self, mu, logvar):
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def decode(self, z):
+        return torch.sigmoid(self.fc4(F.relu(self.fc3(z))))
+
+    def forward(self, x):
+        mu, logvar = self.encode(x.view(-1, self.n_pixels))
+        return self.decode(self.reparameterize(mu, logvar)), mu, logvar
+
+
+def kld(mu, logvar):
+    return -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+
+
+def foreign_loss(recon_x, x, mu, logvar):
+    return F.binary_cross_entropy(recon_x, x.view(-1, 784), reduction="sum") + kld(mu, logvar)
+
+
+def with_methods(**methods):
+    """Return the foreign class with these methods in the place of its own."""
+    return type("Changed", (Foreign,), methods)
+
+
+def std_of(function):
+    return with_methods(reparameterize=lambda self, mu, v: mu + torch.randn_like(mu) * function(v))
+
+
+def foreign_images(n=16):
+    return grey(n, 1, 28, 28)
+
+
+def logits(self, z):
+    return self.fc4(F.relu(self.fc3(z)))
+
+
+def bce_mean(o, x):
+    return F.binary_cross_entropy(o, x.view(-1, 784))
+
+
+FOREIGN_BROKEN = [
+    ("wrong sign of the KL", Foreign, lambda o, x, m, v: 2 * bce_mean(o, x) * 784 - kld(m, v) / 16),
+    ("mean for sum", Foreign, lambda o, x, m, v: bce_mean(o, x) + kld(m, v)),
+    (
+        "mean for sum",
+        Foreign,
+        lambda o, x, m, v: F.binary_cross_entropy(o, x.flatten(1)) + 4 * kld(m, v) / 16,
+    ),
+    ("mean for sum", Foreign, lambda o, x, m, v: F.mse_loss(o, x.view(-1, 784)) + kld(m, v)),
+    ("mean for sum", Foreign, lambda o, x, m, v: F.mse_loss(o, x.flatten(1)) + kld(m, v) / 16),
+    (
+        "mean for sum",
+        Foreign,
+        lambda o, x, m, v: bce_mean(o, x) - 0.5 * torch.mean(1 + v - m**2 - v.exp()),
+    ),
+    (
+        "mean for sum",
+        Foreign,
+        lambda o, x, m, v: (
+            foreign_loss(o, x, m, v * 0) * 0
+            + 16 * 784 * bce_mean(o, x)
+            - 0.5 * torch.mean(1 + v - m**2 - v.exp()) * 16
+        ),
+    ),
+    ("log_var used as sigma", std_of(lambda v: v), foreign_loss),
+    ("log_var used as sigma", std_of(lambda v: 0.5 * v), None),
+    ("variance used as sigma", std_of(torch.exp), foreign_loss),
+    ("no noise", with_methods(reparameterize=lambda self, mu, v: mu), foreign_loss),
+    (
+        "sigmoid twice",
+        with_methods(decode=lambda self, z: torch.sigmoid(Foreign.decode(self, z))),
+        foreign_loss,
+    ),
+    (
+        "sigmoid twice",
+        Foreign,
+        lambda o, x, m, v: (
+            F.binary_cross_entropy_with_logits(o, x.view(-1, 784), reduction="sum") + kld(m, v)
+        ),
+    ),
+    (
+        "sigmoid twice",
+        Foreign,
+        lambda o, x, m, v: F.mse_loss(o.sigmoid(), x.view(-1, 784), reduction="sum") + kld(m, v),
+    ),
+    # the KL's formula
+    (
+        "KL formula",
+        Foreign,
+        lambda o, x, m, v: foreign_loss(o, x, m, v) - 0.5 * torch.sum(m.pow(2)) + m.sum(),
+    ),
+    (
+        "KL formula",
+        Foreign,
+        lambda o, x, m, v: (
+            784 * 16 * bce_mean(o, x) - 0.5 * torch.sum(1 + v - m**2 - torch.exp(v / 2))
+        ),
+    ),
+    (
+        "KL formula",  # the loss takes log_var for σ, the noise does not
+        Foreign,
+        lambda o, x, m, v: (
+            784 * 16 * bce_mean(o, x) + 0.5 * torch.sum(m**2 + v**2 - 1 - torch.log(v**2))
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("fault, kind, loss", FOREIGN_BROKEN)
+def test_a_foreign_model_s_fault_is_found(fault, kind, loss):
+    for seed, n_latents in enumerate([2, 20]):
+        model = new(kind, n_latents=n_latents, seed=seed)
+        assert found(model, loss or foreign_loss, foreign_images()) == [fault]
+
+
+def per_image(o, x, m, v):
+    bce = F.binary_cross_entropy(o.clamp(1e-6, 1 - 1e-6), x.flatten(1), reduction="none")
+    return bce.sum(dim=1) - 0.5 * (1 + v - m**2 - v.exp()).sum(dim=1)
+
+
+def free_bits(o, x, m, v):
+    each = -0.5 * (1 + v - m**2 - v.exp())
+    return (
+        per_image(o, x, m, 0 * v).mean() * 0
+        + bce_mean(o, x) * 784
+        + each.mean(0).clamp(min=0.5).sum()
+    )
+
+
+def log_normal_sample_kl(o, x, m, v):
+    """Estimate the KL with noise of its own: its derivatives differ from call to call."""
+    z = m + torch.exp(0.5 * v) * torch.randn_like(m)
+    return bce_mean(o, x) * 784 * len(x) + 0.5 * (z**2 - v).sum()
+
+
+class Sampler(nn.Module):
+    def forward(self, mu, logvar):
+        return mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu
+
+
+class WithSampler(Foreign):
+    """Samples in training mode only, in a submodule; has dropout and batch normalisation."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.reparameterize = Sampler()
+        self.normalise, self.drop = nn.BatchNorm1d(40), nn.Dropout(0.5)
+
+    def encode(self, x):
+        h1 = self.drop(self.normalise(F.relu(self.fc1(x))))
+        return self.fc21(h1), self.fc22(h1).clamp(-10, 10)
+
+
+def inline_forward(std=lambda v: torch.exp(0.5 * v), calls_encode=False, calls_decode=False):
+    def forward(self, x):
+        x = x.view(-1, 784)
+        h1 = F.relu(self.fc1(x))
+        mu, v = self.encode(x) if calls_encode else (self.fc21(h1), self.fc22(h1))
+        z = mu + torch.randn_like(mu) * std(v)
+        return self.decode(z) if calls_decode else Foreign.decode(self, z), mu, v
+
+    return with_methods(forward=forward)
+
+
+def zero_start(**options):
+    model = with_methods(decode=logits)(**options)
+    nn.init.zeros_(model.fc4.weight)
+    nn.init.zeros_(model.fc4.bias)
+    return model
+
+
+def bce_logits(o, x, m, v):
+    return F.binary_cross_entropy_with_logits(o, x.flatten(1), reduction="sum") + kld(m, v)
+
+
+FOREIGN_HEALTHY = {
+    "the example": (Foreign, foreign_loss),
+    "scalar, mean over the batch": (
+        Foreign,
+        lambda o, x, m, v: foreign_loss(o, x, m, v) / len(x),
+    ),
+    "one value an image": (Foreign, per_image),
+    "ELBO less a constant": (Foreign, lambda *a: foreign_loss(*a) - 1e5),
+    "mean over pixels, KL divided by as many": (
+        Foreign,
+        lambda o, x, m, v: bce_mean(o, x) + kld(m, v) / (16 * 784),
+    ),
+    "mean squared error with a small weight": (
+        Foreign,
+        lambda o, x, m, v: F.mse_loss(o, x.flatten(1)) + 0.0025 * kld(m, v) / len(x),
+    ),
+    "beta 20 and latent size 20, batch 16": (
+        Foreign,
+        lambda o, x, m, v: bce_mean(o, x) * 784 * 16 + 20 * kld(m, v),
+    ),
+    "half squared error": (
+        Foreign,
+        lambda o, x, m, v: 0.5 * ((o - x.flatten(1)) ** 2).sum() + kld(m, v),
+    ),
+    "free bits": (Foreign, free_bits),
+    "capacity": (
+        Foreign,
+        lambda o, x, m, v: bce_mean(o, x) * 784 + 100 * (kld(m, v) / len(x) - 25).abs(),
+    ),
+    "absolute error, mean over pixels": (
+        Foreign,
+        lambda o, x, m, v: (o - x.flatten(1)).abs().mean() + kld(m, v),
+    ),
+    "a KL with noise": (Foreign, log_normal_sample_kl),
+    "samples in training only": (WithSampler, foreign_loss),
+    "log σ all through": (
+        std_of(torch.exp),
+        lambda o, x, m, v: (
+            bce_mean(o, x) * 784 * 16 + 0.5 * (m**2 + (2 * v).exp() - 1 - 2 * v).sum()
+        ),
+    ),
+    "σ all through": (
+        with_methods(
+            encode=lambda self, x: (
+                self.fc21(F.relu(self.fc1(x))),
+                F.softplus(self.fc22(F.relu(self.fc1(x)))),
+            ),
+            reparameterize=lambda self, mu, s: torch.distributions.Normal(mu, s).rsample(),
+        ),
+        lambda o, x, m, s: (
+            bce_mean(o, x) * 784 * 16 + 0.5 * (m**2 + s**2 - 1 - torch.log(s**2)).sum()
+        ),
+    ),
+    "forward in one piece": (inline_forward(), foreign_loss),
+    "forward calls encode only": (inline_forward(calls_encode=True), foreign_loss),
+    "forward calls decode only": (inline_forward(calls_decode=True), foreign_loss),
+    "decode returns logits, forward probabilities": (
+        with_methods(
+            decode=logits,
+            forward=lambda self, x: (
+                torch.sigmoid(logits(self, self.reparameterize(*self.encode(x.flatten(1))))),
+                *self.encode(x.flatten(1)),
+            ),
+        ),
+        foreign_loss,
+    ),
+    "logits that are all 0": (zero_start, bce_logits),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_HEALTHY)
+def test_a_healthy_foreign_model_is_not_accused(name):
+    kind, loss = FOREIGN_HEALTHY[name]
+    for seed, n_latents in enumerate([2, 20, 20]):
+        model = new(kind, n_latents=n_latents, seed=seed)
+        assert inspect_vae(model, loss, foreign_images()) == []
+        model.eval()
+        assert inspect_vae(model, loss, foreign_images()) == []
+
+
+@pytest.mark.parametrize("calls", [{}, {"calls_encode": True}, {"calls_decode": True}], ids=str)
+def test_wrong_noise_is_found_in_a_forward_that_calls_neither_half(calls):
+    assert found(new(inline_forward(lambda v: v, **calls)), foreign_loss, foreign_images()) == [
+        "log_var used as sigma"
+    ]
+    assert found(new(inline_forward(lambda v: 0 * v, **calls)), foreign_loss, foreign_images()) == [
+        "no noise"
+    ]
+
+
+def test_positive_logits_by_chance_are_no_sigmoid():
+    model = new(latent_size=2, hidden_size=8, input_size=16)
+    with torch.no_grad():
+        model.decoder[-1].bias.fill_(0.5)
+        model.decoder[-1].weight.mul_(0.1)
+    x = grey(16, 16)
+    output = model(x)[0]
+    assert output.min() > 0 and output.max() < 1
+    assert found(model, broken.healthy_loss, x) == []
+
+
+def test_a_beta_of_as_few_pixels_is_a_choice():
+    model, x = new(latent_size=2, hidden_size=8, input_size=16), grey(4, 16)
+    assert found(model, bernoulli(16), x) == []
+    assert found(model, lambda o, x, m, v: nll(o, x) / x[0].numel() + kl(m, v), x) == [
+        "mean for sum"
+    ]
+
+
+def test_a_collapsed_decoder_that_ignores_z_is_not_accused():
+    model = new(latent_size=2, hidden_size=8, input_size=16)
+    with torch.no_grad():
+        model.decoder[0].weight.zero_()
+    assert found(model, broken.healthy_loss, grey(16, 16)) == []
+
+
+def test_two_faults_are_two_findings():
+    torch.manual_seed(0)
+    model, _ = broken.patient("E", latent_size=2)
+    _, loss = broken.patient("D")
+    assert found(model, loss) == ["wrong sign of the KL", "no noise"]
+
+
+# --- what a finding says --------------------------------------------------------------------------
+
+
+def test_a_finding_has_its_numbers():
+    model = new(latent_size=20)
+    (finding,) = inspect_vae(model, broken.patient("C")[1], grey(16, 784))
+    assert isinstance(finding, Finding) and str(finding).startswith("mean for sum. ")
+    assert "mean over 784 pixels" in finding.evidence
+    assert "beta is in truth 784, and looks like 1." in finding.evidence
+    (finding,) = inspect_vae(
+        model,
+        lambda o, x, m, v: nll(o, x) + losses.kl_per_dimension(m, v).mean(dim=1),
+        grey(4, 784),
+    )
+    assert "the KL is a mean over 20 latent dimensions" in finding.evidence.replace("The", "the")
+    assert "beta is in truth 0.05, " in finding.evidence
+    (finding,) = inspect_vae(model, lambda o, x, m, v: nll(o, x) - 4 * kl(m, v), grey(4, 784))
+    assert "-4·mu" in finding.evidence
+    (finding,) = inspect_vae(*broken.patient("A"), grey(64, 784))
+    assert "says 1.11" in finding.evidence  # exp(0.1)
+
+
+def test_a_mean_on_one_side_of_the_batch_is_found():
+    model = new(latent_size=20)
+    (finding,) = inspect_vae(
+        model, lambda o, x, m, v: nll(o, x).mean() + kl(m, v).sum(), grey(16, 784)
+    )
+    assert finding.fault == "mean for sum" and "beta is in truth 16," in finding.evidence
+    assert "mean over the 16 images of the batch and the KL a sum" in finding.evidence
+
+
+def test_what_is_not_finite_is_a_finding():
+    model, x = new(latent_size=2, hidden_size=8, input_size=16), grey(4, 16)
+    (finding,) = inspect_vae(model, lambda *a: broken.healthy_loss(*a) * math.nan, x)
+    assert finding.fault == "not finite" and "Of 4 values of the loss, 4" in finding.evidence
+    with torch.no_grad():
+        model.decoder[-1].bias[3] = math.inf
+    findings = inspect_vae(model, broken.patient("D")[1], x)
+    assert [f.fault for f in findings] == ["wrong sign of the KL", "not finite"]
+    assert "Of 64 values of the output, 4" in findings[1].evidence
+
+
+# --- nothing is changed ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_was(training):
+    model, x = new(WithSampler, n_latents=3), foreign_images()
+    foreign_loss(*model(x)[:1], x, *model(x)[1:]).backward()
+    model.train(training)
+    model.drop.train(not training)
+    model.encode = encode = model.encode  # an instance may have one of its own
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    modes, random = [m.training for m in model.modules()], torch.get_rng_state()
+    attributes = set(vars(model))
+    first = inspect_vae(model, foreign_loss, x)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients))
+    assert all(p.requires_grad for p in model.parameters())
+    assert set(vars(model)) == attributes and model.encode is encode
+    assert torch.is_grad_enabled()
+    assert inspect_vae(model, foreign_loss, x) == first
+
+
+def test_the_model_is_left_as_it_was_by_an_error():
+    model, random = new(Foreign).eval(), torch.get_rng_state()
+    with pytest.raises(ValueError, match="raised ZeroDivisionError"):
+        inspect_vae(model, lambda *a: 1 / 0, foreign_images())
+    assert not model.training and torch.equal(torch.get_rng_state(), random)
+    assert "encode" not in vars(model) and "decode" not in vars(model)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model, loss, x, says",
+    [
+        (nn.Linear(784, 2), foreign_loss, grey(4, 784), "nn.Module with encode"),
+        (foreign_loss, foreign_loss, grey(4, 784), "got function"),
+        (Foreign(), foreign_loss, grey(784), "batch of float images"),
+        (Foreign(), foreign_loss, (255 * grey(4, 784)).byte(), "of torch.uint8"),
+        (Foreign(), foreign_loss, [0.0], "got list"),
+        (with_methods(decode=lambda s, z: z)(), foreign_loss, grey(4, 784), "every pixel"),
+        (VAE(2, 8, 9), foreign_loss, grey(4, 784), "raised ValueError: this model takes images"),
+        (with_methods(forward=lambda s, x: x)(), foreign_loss, grey(4, 784), "got Tensor"),
+        (with_methods(forward=lambda s, x: (x, x))(), foreign_loss, grey(4, 784), "got 2"),
+        (with_methods(forward=lambda s, x: (x, x, x[0]))(), foreign_loss, grey(4, 784), "mu and"),
+        (Foreign(), lambda o, x, m, v: o.sum(dim=0), grey(4, 784), r"\(4,\), got \(784,\)"),
+        (Foreign(), lambda o, x, m, v: {"loss": o.sum()}, grey(4, 784), "got dict"),
+        (Foreign(), lambda o, x: o.sum(), grey(4, 784), "raised TypeError"),
+        (Foreign(), lambda o, x, m, v: o.sum().detach(), grey(4, 784), "does not depend on"),
+        (Foreign(), lambda *a: -foreign_loss(*a), grey(4, 784), "what is minimised"),
+        (
+            with_methods(decode=logits)(),  # the loss wants probabilities
+            foreign_loss,
+            grey(4, 784),
+            "raised RuntimeError",
+        ),
+    ],
+)  # fmt: skip
+def test_what_breaks_the_contract_is_refused(model, loss, x, says):
+    with pytest.raises(ValueError, match=says):
+        inspect_vae(model, loss, x)
+
+
+# --- the check ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("convert", [lambda a: a, lambda a: lambda: a], ids=["dict", "function"])
+def test_the_right_names_are_correct(convert):
+    verdict = checks.diagnose(convert(CAUSES))
+    assert verdict.ok is True and verdict.startswith("Correct.\nA: right, log_var")
+    assert repr(verdict) == str(verdict)
+
+
+def test_each_wrong_name_is_answered_by_its_own_symptom():
+    said = set()
+    for letter, cause in CAUSES.items():
+        for fault in set(FAULTS) - {cause}:
+            verdict = checks.diagnose({**CAUSES, letter: fault})
+            assert verdict.ok is False and verdict.startswith("Not yet: 4 of 5 are right.")
+            (line,) = (line for line in verdict.split("\n") if line.startswith(f"{letter}: "))
+            assert line.startswith(f"{letter}: not {fault!r}: with it ")
+            assert cause not in line  # the answer is not given away
+            said.add(line.split(": ", 1)[1])
+    assert len(said) == len(FAULTS)
+
+
+def test_the_check_agrees_with_what_is_found():
+    torch.manual_seed(0)
+    answers = {letter: found(*broken.patient(letter))[0] for letter in broken.PATIENTS}
+    assert checks.diagnose(answers).ok
+
+
+@pytest.mark.parametrize(
+    "words, fault",
+    [
+        *((fault, fault) for fault in FAULTS),
+        *((fault.upper() + "!", fault) for fault in FAULTS),
+        ("KL sign wrong", "wrong sign of the KL"),
+        ("the KL has a minus sign", None),  # "has" is no word of any
+        ("minus KL", "wrong sign of the KL"),
+        ("mean over pixels", "mean for sum"),
+        ("mean instead of the sum", "mean for sum"),
+        ("log σ² used as σ", "log_var used as sigma"),
+        ("logvar as sigma", "log_var used as sigma"),
+        ("log var", "log_var used as sigma"),
+        ("sampling forgotten", "no noise"),
+        ("z = mu", "no noise"),
+        ("Noise", "no noise"),
+        ("double sigmoid", "sigmoid twice"),
+        ("σ² as σ", "variance used as sigma"),
+        ("NaN", "not finite"),
+        ("KL", None),
+        ("sigma", None),
+        ("no", None),
+        ("", None),
+        ("the learning rate", None),
+    ],
+)
+def test_any_unambiguous_spelling_names_a_fault(words, fault):
+    assert fault_named(words) == fault
+
+
+def stub():
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "answers, says",
+    [
+        ({}, "0 of 5 are right.\nA: not yet."),
+        (
+            {"A": "...", "B": None, "C": ...},
+            "0 of 5 are right.\nA: not yet.\nB: not yet.\nC: not y",
+        ),
+        ({"a ": "LOG VAR"}, "1 of 5 are right.\nA: right, log_var used as sigma."),
+        ({"A": "the moon"}, "names none or several of the faults: wrong sign of the KL, mean"),
+        ({"F": "no noise"}, "There is no patient F."),
+        (None, "expected a dict"),
+        (["no noise"], "got list"),
+        (lambda: None, "returns nothing"),
+        (lambda: 1 / 0, "raised ZeroDivisionError"),
+        (lambda a: {}, "raised TypeError"),
+        (stub, "write the function"),
+    ],
+)
+def test_what_is_not_yet_an_answer(answers, says):
+    verdict = checks.diagnose(answers)
+    assert verdict.ok is False and verdict.startswith("Not yet: ") and says in verdict
