@@ -357,3 +357,16 @@ def test_roc_area_is_the_fraction_of_pairs_in_order(normal_scores, anomalous_sco
     assert (false_positive[0], true_positive[0]) == (0, 0)
     assert (false_positive[-1], true_positive[-1]) == (1, 1)
     assert np.trapezoid(true_positive, false_positive) == pytest.approx(area)
+
+
+def test_sharpness_falls_with_blur_and_reads_both_kinds_of_images():
+    generator = torch.Generator().manual_seed(0)
+    images = (torch.rand((5, 12, 12), generator=generator) * 255).byte()
+    blurred = torch.nn.functional.avg_pool2d(images[:, None].float() / 255, 3, 1, 1)
+    assert evaluate.sharpness(blurred) < 0.2 * evaluate.sharpness(images)
+    assert evaluate.sharpness(images) == pytest.approx(evaluate.sharpness(images / 255))
+    # A ramp has no edges; a checkerboard of 0 and 1 has -4 and +4 everywhere, variance 16.
+    ramp = torch.linspace(0, 1, 12).expand(1, 12, 12)
+    assert evaluate.sharpness(ramp) == pytest.approx(0, abs=1e-8)
+    board = (torch.arange(12)[:, None] + torch.arange(12)) % 2.0
+    assert evaluate.sharpness(board[None]) == pytest.approx(16, rel=0.02)

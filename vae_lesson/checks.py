@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vae_lesson import diagnose as faults
 from vae_lesson import latent, losses
 from vae_lesson.lesson import Text
 
@@ -260,6 +261,275 @@ def attribute_direction(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     )
 
 
+# --- lesson 04 ------------------------------------------------------------------------------------
+
+
+def log_weights(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """Check answer(recon, z, mu, log_var) -> `(K, B)`, log p(x|z) + log p(z) - log q(z|x)."""
+    recon, z, mu, log_var = _random((4, 3), (4, 3, 5), (3, 5), (3, 5))
+    distance = (z - mu).square()
+    log_p = -0.5 * z.square()
+    log_q = -0.5 * (distance / log_var.exp() + log_var)
+    constant = -0.5 * torch.tensor(2 * torch.pi).log()  # torch.distributions keeps it
+    right = losses.log_weights(recon, z, mu, log_var)
+
+    def with_terms(terms):
+        return terms.sum(dim=2) - recon
+
+    def with_log_q(square_over_variance, log_variance):
+        return with_terms(log_p + 0.5 * (square_over_variance + log_variance))
+
+    return _compare(
+        answer,
+        (recon, z, mu, log_var),
+        right,
+        {
+            "log p(x|z) with the wrong sign: recon is −log p(x|z)": right + 2 * recon,
+            "log q added: w divides by q, so log q is subtracted": [
+                with_terms(log_p + log_q),
+                with_terms(log_p + log_q + 2 * constant),
+            ],
+            "log p(x|z) − log q(z|x): the prior's log p(z) is missing": [
+                with_terms(-log_q),
+                with_terms(-log_q - constant),
+            ],
+            "log p(x|z) + log p(z): without − log q(z|x), z counts as drawn from the prior": [
+                with_terms(log_p),
+                with_terms(log_p + constant),
+            ],
+            "the KL in closed form, which makes it the ELBO: take log p(z) and log q(z|x) at each "
+            "z": -losses.kl_standard_normal(mu, log_var) - recon,
+            "½ log 2π in only one of the two densities: it cancels": [
+                with_terms(log_p - log_q + constant),
+                with_terms(log_p - log_q - constant),
+            ],
+            "missing the factor ½ in the densities": [
+                with_terms(2 * log_p - 2 * log_q),
+                with_terms(2 * log_p - log_q),
+                with_terms(log_p - 2 * log_q),
+            ],
+            "log q without −½ log σ²: where σ is small, the density is higher": with_log_q(
+                distance / log_var.exp(), 0
+            ),
+            "log q with +½ log σ²: its sign is −, where σ is small the density is higher": (
+                with_log_q(distance / log_var.exp(), -log_var)
+            ),
+            "log_var used as σ²: σ² is exp(log_var)": with_log_q(distance / log_var, log_var),
+            "exp(log_var) used as σ: it is σ²": with_log_q(
+                distance / (2 * log_var).exp(), 2 * log_var
+            ),
+            "(z − mu)² divided by σ: divide by σ², which is exp(log_var)": with_log_q(
+                distance / (0.5 * log_var).exp(), log_var
+            ),
+            "the mean over latent dimensions: their log densities add up": (log_p - log_q).mean(2)
+            - recon,
+            "w itself: return its logarithm": right.exp(),
+            "the negative of log w: turn every sign": -right,
+            "the mean over samples, which is the ELBO: keep one value a sample and image, (K, B)": (
+                right.mean(dim=0)
+            ),
+            "one number for the whole batch: keep one value for each sample and image, (K, B)": [
+                right.mean(),
+                right.sum(),
+            ],
+        },
+    )
+
+
+def importance_weighted_bound(answer: Callable[[Tensor], Tensor]) -> Verdict:
+    """Check answer(log_w) -> `(B,)`, the log of the mean of w over the K samples."""
+    (log_w,) = _random((5, 4))
+    # Three images that tell the mistakes apart, and one for which exp(log_w) is 0, in float64 too.
+    log_w = 2 * log_w - torch.tensor([0.0, 0.0, 0.0, 1000.0])
+    w = log_w.exp()
+    log_k, log_b = torch.tensor([5.0, 4.0]).log()
+    log_sum = log_w.logsumexp(dim=0)
+    right = losses.importance_weighted_bound(log_w)
+    return _compare(
+        answer,
+        (log_w,),
+        right,
+        {
+            "exp(log w) as it stands: e^−1000 is 0, and log 0 is −inf; use torch.logsumexp, which "
+            "takes out each image's largest log w first": [
+                w.mean(dim=0).log(),
+                w.sum(dim=0).log(),
+            ],
+            "the mean of log w, which is the ELBO: the mean belongs inside the log": log_w.mean(0),
+            "the log of the sum: subtract log K for the mean": log_sum,
+            "log K added: the mean is the sum over K, so log K is subtracted": log_sum + log_k,
+            "the log of the sum, divided by K: inside the log 1/K becomes − log K": log_sum / 5,
+            "the log of the number of images subtracted: K is the number of samples, len(log_w)": (
+                log_sum - log_b
+            ),
+            "the mean of w: return its logarithm": w.mean(dim=0),
+            "the largest weight alone: the others count too": [
+                log_w.amax(dim=0),
+                log_w.amax(dim=0) - log_k,
+            ],
+            "log w weighted by its softmax: that is for the bound's gradient, not its value": (
+                log_w.softmax(dim=0) * log_w
+            ).sum(dim=0),
+            "the mean over images instead of over samples: the samples are dim=0": [
+                log_w.logsumexp(dim=1),
+                log_w.logsumexp(dim=1) - log_b,
+                log_w.mean(dim=1),
+            ],
+            "the negative of the bound: it is a bound on log p(x), higher is better": -right,
+            "one number for the whole batch: keep one value an image": [
+                right.mean(),
+                right.sum(),
+                log_w.logsumexp(dim=(0, 1)) - log_k - log_b,
+                log_w.mean(),
+            ],
+        },
+    )
+
+
+def bits_per_dimension(answer: Callable[[Tensor, int], Tensor]) -> Verdict:
+    """Check answer(nats, n_pixels) -> bits a pixel of 256 levels, from a density on [0, 1]."""
+    # Few pixels, so that 8 bits an image show; near 0 bits, so that 255 levels for 256 show.
+    nats, n_pixels = torch.tensor([-88.0, 40.0]), 16
+    log_2, log_255, log_256 = torch.tensor([2.0, 255.0, 256.0]).log()
+    a_pixel = nats / n_pixels
+    right = a_pixel / log_2 + 8
+    return _compare(
+        answer,
+        (nats, n_pixels),
+        right,
+        {
+            "bits of the density: a level is 1/256 wide, which costs 8 bits more": right - 8,
+            "8 bits subtracted: a level's probability is density / 256, so it costs 8 bits more": (
+                right - 16
+            ),
+            "8 bits for the whole image: every pixel costs 8 more": right - 8 + 8 / n_pixels,
+            "255 levels: from 0 to 255 there are 256": (a_pixel + log_255) / log_2,
+            "nats: divide by log 2": [a_pixel, a_pixel + log_256, a_pixel + 8],
+            "nats and bits added up: a level costs 8 bits, which are log 256 = 5.5 nats": [
+                a_pixel / log_2 + log_256,
+                (a_pixel + 8) / log_2,
+            ],
+            "multiplying by log 2: one bit is 0.69 nats, so there are more bits than nats": [
+                a_pixel * log_2 + 8,
+                a_pixel * log_2,
+                (a_pixel + log_256) * log_2,
+            ],
+            "bits of the whole image: divide by the number of pixels": [
+                right * n_pixels,
+                nats / log_2 + 8,
+                nats / log_2,
+            ],
+            "784 pixels, whatever n_pixels is": nats / 784 / log_2 + 8,
+            "the wrong sign: nats is −log p already, more nats are more bits": [
+                8 - a_pixel / log_2,
+                -right,
+            ],
+            "one number for the whole batch: keep one value an image": right.mean(),
+        },
+    )
+
+
+# --- lesson 05 ------------------------------------------------------------------------------------
+
+
+def effective_beta(answer: Callable[[str, str, float, int, int], float]) -> Verdict:
+    """Check answer(pixels, latents, kl_weight, n_pixels, latent_size) -> the effective beta.
+
+    It is asked for all four ways to write "sum" or "mean", and its four numbers are compared.
+    """
+    cases = [(p, j, 0.5, 100, 4) for p in ("sum", "mean") for j in ("sum", "mean")]
+
+    def table(by_pixels: float, by_latents: float, weight: float = 0.5) -> Tensor:
+        return torch.tensor([weight * b * a for b in (1, by_pixels) for a in (1, by_latents)])
+
+    def all_cases():
+        betas = [answer(*case) for case in cases]
+        no_numbers = [beta for beta in betas if not hasattr(beta, "__float__")]
+        if no_numbers:
+            return no_numbers[0]  # None, or a word: `_compare` says which
+        return torch.stack([torch.as_tensor(beta).double() for beta in betas], dim=-1)
+
+    right = table(100, 1 / 4)
+    return _compare(
+        all_cases,
+        (),
+        right,
+        {
+            "the inverse: a mean makes its term small, and beta is how much the KL counts beside "
+            "recon": [
+                table(1 / 100, 4),
+                table(1 / 100, 4, 2.0),
+            ],
+            "a mean over pixels counted the wrong way: it makes recon small, and so beta large": (
+                table(1 / 100, 1 / 4)
+            ),
+            "a mean over latents counted the wrong way: it makes the KL small, and so beta": (
+                table(100, 4)
+            ),
+            "sum and mean exchanged: it is the mean that divides": right.flip(0),
+            "n_pixels and latent_size exchanged: recon has n_pixels terms": table(4, 1 / 100),
+            "the same factor for sum and for mean: a sum divides by nothing": [
+                torch.full((4,), 0.5 * 100 / 4),
+                torch.full((4,), 0.5 * 4 / 100),
+            ],
+            "a factor only where both are means: each mean counts by itself": torch.tensor(
+                [0.5, 0.5, 0.5, 0.5 * 100 / 4]
+            ),
+            "the weight alone: the reductions count too": table(1, 1),
+            "the reductions without the weight: multiply by kl_weight": table(100, 1 / 4, 1.0),
+            "the reductions divided by the weight: multiply by kl_weight": table(100, 1 / 4, 2.0),
+            "the pixels alone: a mean over latents divides the KL": table(100, 1),
+            "the latents alone: a mean over pixels divides recon": table(1, 1 / 4),
+        },
+    )
+
+
+def free_bits(answer: Callable[[Tensor, float], Tensor]) -> Verdict:
+    """Check answer(kl_j, least) -> sum_j max(least, mean over the batch of KL_j), one number."""
+    # Each mistake gives a number of its own: two dimensions under the limit, one image under it.
+    kl_j = torch.tensor([[0.1, 1.2, 0.0, 0.8], [0.7, 0.5, 0.2, 1.2], [0.1, 0.1, 0.1, 0.1]])
+    least = 0.5
+    mean = kl_j.mean(dim=0)  # 0.3, 0.6, 0.1, 0.7
+    right = mean.clamp_min(least).sum()
+    return _compare(
+        answer,
+        (kl_j, least),
+        right,
+        {
+            "the limit on every image: take the mean over the batch first, then the limit": [
+                kl_j.clamp_min(least).sum(dim=1).mean(),
+                kl_j.clamp_min(least).sum(dim=1),
+                kl_j.clamp_min(least).sum(),
+            ],
+            "no limit, or one on the whole KL: every dimension has its own": [
+                mean.sum(),
+                mean.sum().clamp_min(least * 4),
+                kl_j.sum(dim=1).clamp_min(least).mean(),
+                kl_j.sum(dim=1).clamp_min(least * 4).mean(),
+            ],
+            "an upper limit: `least` is the least that a dimension counts, so take the larger": (
+                mean.clamp_max(least).sum()
+            ),
+            "only what is over the limit: a dimension under it counts as `least`, not as 0": [
+                (mean - least).clamp_min(0).sum(),
+                mean[mean > least].sum(),
+                mean.sum() - least,
+            ],
+            "the sum over the batch: take the mean, then the limit": kl_j.sum(dim=0)
+            .clamp_min(least)
+            .sum(),
+            "the mean over dimensions instead of over the batch: the images are dim=0": [
+                kl_j.mean(dim=1).clamp_min(least).sum(),
+                kl_j.mean(dim=1).clamp_min(least).mean(),
+                kl_j.mean(dim=1).clamp_min(least),
+            ],
+            "the mean over dimensions, after the limit: sum them": mean.clamp_min(least).mean(),
+            "the dimensions before their sum: return one number": mean.clamp_min(least),
+            "the same number for every image: return it once": right.expand(3),
+        },
+    )
+
+
 # --- how a check works ----------------------------------------------------------------------------
 
 
@@ -316,3 +586,64 @@ def _copied(argument):
 def _random(*shapes: tuple[int, ...]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(7)
     return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+# --- lesson 05 ------------------------------------------------------------------------------------
+
+
+def diagnose(answers: dict[str, str] | Callable[[], dict[str, str]]) -> Verdict:
+    """Check {"A": the fault of patient A, ...}, or a function that returns it, patient by patient.
+
+    A fault is one of `diagnose.FAULTS`, in any words that fit no other of them.
+    """
+    right = {
+        "A": faults.LOG_VAR_AS_SIGMA,
+        "B": faults.SIGMOID_TWICE,
+        "C": faults.MEAN_FOR_SUM,
+        "D": faults.WRONG_SIGN,
+        "E": faults.NO_NOISE,
+    }
+    symptoms = {
+        faults.WRONG_SIGN: "the KL grows without end and takes the loss far below zero",
+        faults.MEAN_FOR_SUM: "the KL of every dimension falls to 0, and all images become one",
+        faults.LOG_VAR_AS_SIGMA: "log_var settles at 0, where σ should be 1, and yet two runs on "
+        "the same image hardly differ; but they do differ",
+        faults.NO_NOISE: "two runs on the same image agree to the last digit",
+        faults.SIGMOID_TWICE: "no pixel of any image is under 0.50 or over 0.73",
+        faults.VARIANCE_AS_SIGMA: "the curves, the KL and the images all look nearly healthy",
+        faults.KL_FORMULA: "a silent dimension settles at another mu and log_var than 0 and 0",
+        faults.NOT_FINITE: "the loss is NaN or infinite at the first step",
+    }
+    if callable(answers):
+        try:
+            answers = answers()
+        except NotImplementedError:
+            return Verdict("Not yet: write the function, then run this cell again.")
+        except (Exception, SystemExit) as error:
+            return Verdict(f"Not yet: your function raised {type(error).__name__}: {error}")
+        if answers is None:
+            return Verdict("Not yet: your function returns nothing.")
+    if not isinstance(answers, dict):
+        return Verdict(
+            f'Not yet: expected a dict, {{"A": "...", ...}}, got {type(answers).__name__}.'
+        )
+    answers = {str(letter).strip().upper(): said for letter, said in answers.items()}
+    lines, n_right = [], 0
+    for letter, fault in right.items():
+        said = answers.pop(letter, None)
+        if not isinstance(said, str) or not said.strip(" .?"):
+            lines.append(f"{letter}: not yet.")
+            continue
+        named = faults.fault_named(said)
+        if named is None:
+            known = ", ".join(faults.FAULTS)
+            lines.append(f"{letter}: {said!r} names none or several of the faults: {known}.")
+        elif named != fault:
+            lines.append(f"{letter}: not {named!r}: with it {symptoms[named]}. Look again.")
+        else:
+            lines.append(f"{letter}: right, {named}.")
+            n_right += 1
+    lines += [f"There is no patient {letter}." for letter in answers]
+    if n_right == len(right):
+        return Verdict("\n".join(["Correct.", *lines]), ok=True)
+    return Verdict("\n".join([f"Not yet: {n_right} of {len(right)} are right.", *lines]))

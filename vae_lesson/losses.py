@@ -211,7 +211,7 @@ def importance_weighted_bound(log_w: Tensor) -> Tensor:
     """Return log (1/K) sum_k w_k, a bound on log p(x) from below (on average over the samples).
 
     With K = 1 it is the ELBO; it rises with K and reaches log p(x). The largest weight is taken out
-    of the sum before exp, as the weights themselves, e^-100 and less, would be 0 in float32.
+    of the sum before exp: the weights themselves, e^-100 and less, are 0 in float32 or nearly so.
 
     Shapes: log_w `(K, B)` (see `log_weights`) -> `(B,)`. Units: nats per image; higher is better.
     Raises: ValueError unless log_w is `(K, B)` with K of at least 1.

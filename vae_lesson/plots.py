@@ -23,6 +23,7 @@ STYLES = {
     "prior": {"color": "#000000", "linestyle": "-", "marker": None},
     "lerp": {"color": "#d55e00", "linestyle": "--", "marker": "^"},
     "slerp": {"color": "#0b5394", "linestyle": "-", "marker": "o"},
+    "exact": {"color": "#000000", "linestyle": (0, (6, 3)), "marker": None, "linewidth": 1},
 }
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 CLASS_COLOURS = plt.get_cmap("tab10").colors
@@ -104,8 +105,9 @@ def lines(
 ) -> Figure:
     """Draw {name: (x, y)}; `log` names the logarithmic axes ("x", "y" or "xy")."""
     fig, ax = _subplots(size=(WIDTH * 0.75, 3.6))
-    for name, (x, y) in curves.items():
-        style = STYLES.get(name, {"marker": "." if len(x) < 30 else None})
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        style = {"marker": "." if len(x) < 30 else None, "linestyle": LINES[i % len(LINES)]}
+        style = STYLES.get(name, style)
         ax.plot(x, y, label=name, **style)
     if "x" in log:
         ax.set_xscale("log", base=2)
@@ -175,6 +177,30 @@ def kl_surface(mu: Tensor, sigma: Tensor, kl: Tensor) -> Figure:
     )
     fig.colorbar(filled, label="KL (nats)")
     ax.set(xlabel="μ", ylabel="σ")
+    return fig
+
+
+def rate_distortion(points: dict[float, tuple[float, float]], own: float | None = None) -> Figure:
+    """Draw {beta: (rate, distortion)}, a line through them, and the lines of equal −ELBO.
+
+    `own` is the beta of the run to be marked.
+    """
+    fig, ax = _subplots(size=(WIDTH * 0.75, 4.4))
+    rates, distortions = zip(*(points[beta] for beta in sorted(points)))
+    limits = (0, max(rates) * 1.08, min(distortions) * 0.9, max(distortions) * 1.05)
+    for total in np.arange(0, 2 * limits[3], 20):  # rate + distortion = total
+        ax.plot([0, total], [total, 0], color="#bbbbbb", linewidth=0.8, zorder=0)
+        if limits[2] < total < limits[3]:
+            ax.annotate(f"{total:g}", (0, total), (3, 3), textcoords="offset points", fontsize=7)
+    ax.plot(rates, distortions, color="#0b5394", marker="o")
+    for beta, (rate, distortion) in points.items():
+        ax.annotate(
+            f"β = {beta:g}", (rate, distortion), (7, 4), textcoords="offset points", fontsize=9
+        )
+    if own is not None:
+        ax.plot(*points[own], marker="*", markersize=16, color="#d55e00", linestyle="")
+    ax.set(xlabel="rate: KL, nats per image", ylabel="distortion: recon, nats per image")
+    ax.axis(limits)
     return fig
 
 
