@@ -49,7 +49,8 @@ EXERCISES = [
 
 
 def test_there_are_lessons():
-    assert NAMES[:3] == ["01_autoencoder", "02_vae", "03_latent_space"]
+    wanted = "01_autoencoder 02_vae 03_latent_space 04_likelihood 05_rate_distortion"
+    assert wanted.split() == NAMES
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=NAMES)
@@ -244,10 +245,29 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
     assert all(bundle["image/png"][:200] in page for bundle in pictures)
 
 
+def test_lesson_04_offline_with_other_numbers(run, tmp_path):
+    small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 20, "n_samples": 100}
+    small |= {"k_images": 200, "paper_epochs": 1, "paper_k": 5}
+    text = printed(run("04_likelihood", dataset="digits", **small))
+    assert "this run, k = 5, K = 100" in text
+    assert "1000" not in re.search(r"K draws from the prior.*?\n\n", text + "\n\n", re.S).group()
+    assert (tmp_path / "results" / "04_likelihood.json").is_file()
+
+
+def test_lesson_05_offline_with_other_numbers(run, tmp_path):
+    small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 2000}
+    small |= {"sprite_epochs": 1, "sprite_seeds": 1}
+    text = printed(run("05_rate_distortion", dataset="digits", **small))
+    assert "variance used as sigma" in text  # the inspector's word on MyVAE
+    assert text.count("nothing found") == 3
+    assert (tmp_path / "results" / "05_rate_distortion.json").is_file()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", NAMES[:3])
+@pytest.mark.parametrize("name", NAMES)
 def test_lesson_on_a_gpu_with_no_change(run, name):
     small = {"epochs": 1, "latent_size": 5, "hidden_size": 64}
+    small |= {"n_images": 500} if name > "04" else {}
     text = printed(run(name, dataset="digits", device="cuda", **small))
     assert re.search(r"digits: 60,000 training .* on cuda", text)
     assert "No CUDA graph" not in text
@@ -266,6 +286,8 @@ def test_lesson_on_a_gpu_with_no_change(run, name):
             ],
         ),
         ("03_latent_space", {"device": "cuda:99"}, ["device 'cuda:99' is not there"]),
+        ("04_likelihood", {"paper_k": 0}, ["paper_k must be a whole number of at least 1, got 0"]),
+        ("05_rate_distortion", {"n_images": 1.5}, ["n_images must be a whole number"]),
     ],
 )
 def test_bad_parameters_end_at_once(name, parameters, messages, run, tmp_path):

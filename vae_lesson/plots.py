@@ -114,6 +114,8 @@ def lines(
         ax.set_xticks(next(iter(curves.values()))[0])
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_locator(plt.NullLocator())
+    elif all(float(value).is_integer() for x, _ in curves.values() for value in x):
+        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     if "y" in log:
         ax.set_yscale("log")
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -187,15 +189,16 @@ def rate_distortion(points: dict[float, tuple[float, float]], own: float | None 
     """
     fig, ax = _subplots(size=(WIDTH * 0.75, 4.4))
     rates, distortions = zip(*(points[beta] for beta in sorted(points)))
-    limits = (0, max(rates) * 1.08, min(distortions) * 0.9, max(distortions) * 1.05)
+    limits = (0, max(rates) * 1.16, min(distortions) * 0.9, max(distortions) * 1.05)
     for total in np.arange(0, 2 * limits[3], 20):  # rate + distortion = total
         ax.plot([0, total], [total, 0], color="#bbbbbb", linewidth=0.8, zorder=0)
         if limits[2] < total < limits[3]:
-            ax.annotate(f"{total:g}", (0, total), (3, 3), textcoords="offset points", fontsize=7)
+            place = {"xytext": (4, 3), "textcoords": "offset points"}
+            ax.annotate(f"−ELBO {total:g}", (0, total), **place, fontsize=7, color="#666666")
     ax.plot(rates, distortions, color="#0b5394", marker="o")
     for beta, (rate, distortion) in points.items():
         ax.annotate(
-            f"β = {beta:g}", (rate, distortion), (7, 4), textcoords="offset points", fontsize=9
+            f"β = {beta:g}", (rate, distortion), (7, 6), textcoords="offset points", fontsize=9
         )
     if own is not None:
         ax.plot(*points[own], marker="*", markersize=16, color="#d55e00", linestyle="")
