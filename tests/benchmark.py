@@ -266,7 +266,7 @@ def lessons() -> Table:
                 if "import torch" in cell.source or "load_images(dataset" in cell.source:
                     kind = "import and data"
                 elif re.search(
-                    r"train\.fit\(|lesson\.trained\(|clinic\(|codes_and_gap\(", cell.source
+                    r"train\.fit\(|lesson\.trained\(|clinic\(|trained_on_sprites\(", cell.source
                 ):
                     kind = "training"
                 seconds[kind] += (end - start).total_seconds()

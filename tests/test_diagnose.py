@@ -4,16 +4,17 @@ The foreign model and losses below are written as a learner would write them, wi
 """
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vae_lesson import broken, checks, losses, train
+from vae_lesson import broken, checks, diagnose, linear, losses, train
 from vae_lesson.data import load_images, to_float
 from vae_lesson.diagnose import FAULTS, Finding, fault_named, inspect_vae
-from vae_lesson.models import NETWORKS, VAE
+from vae_lesson.models import NETWORKS, VAE, AutoregressiveVAE
 
 CAUSES = {
     "A": "log_var used as sigma",
@@ -169,6 +170,34 @@ def test_a_healthy_model_and_loss_are_not_accused(name, network):
                 return form(HEALTHY[name](*arguments))
 
             assert inspect_vae(model, loss, grey(n, 784, seed=seed)) == []
+
+
+def test_a_healthy_autoregressive_vae_is_not_accused():
+    for seed, latent_size in enumerate([2, 20]):
+        model = new(AutoregressiveVAE, seed, latent_size=latent_size, hidden_size=40)
+        assert found(model, broken.healthy_loss) == []
+        nn.init.normal_(model.from_context.weight, std=0.1)  # as if it had been trained
+        assert found(model, broken.healthy_loss) == []
+
+
+@pytest.mark.parametrize("noise_log_var", [0.0, -3.0])
+def test_a_healthy_linear_vae_is_not_accused(noise_log_var):
+    model = new(linear.LinearVAE, latent_size=5)
+    nn.init.constant_(model.noise_log_var, noise_log_var)
+
+    def sampled(o, x, m, v):
+        return losses.gaussian_nll(o, x, model.noise_log_var) + kl(m, v)
+
+    def exact(o, x, m, v):
+        """linear.exact_terms: the reconstruction comes from mu and log_var, o is not used."""
+        of_noise = 0.5 * (v.exp() @ model.decoder.weight.square().sum(dim=0))
+        of_noise = of_noise * torch.exp(-model.noise_log_var)
+        return sampled(model.decode(m), x, m, v) + of_noise
+
+    x = grey(16, 784)
+    mu, log_var = model.encode(x)
+    torch.testing.assert_close(exact(None, x, mu, log_var), sum(linear.exact_terms(model, x)))
+    assert found(model, sampled, x) == found(model, exact, x) == []
 
 
 # --- a foreign model: PyTorch's example -----------------------------------------------------------
@@ -393,6 +422,22 @@ FOREIGN_HEALTHY = {
         Foreign,
         lambda o, x, m, v: bce_mean(o, x) * 784 + 100 * (kld(m, v) / len(x) - 25).abs(),
     ),
+    "capacity of 1000": (
+        Foreign,
+        lambda o, x, m, v: bce_mean(o, x) * 784 + 100 * (kld(m, v) / len(x) - 1000).abs(),
+    ),
+    "capacity never reached, absolute error": (
+        Foreign,
+        lambda o, x, m, v: (o - x.flatten(1)).abs().sum() + 10 * (kld(m, v) - 1e9).abs(),
+    ),
+    "ELBO of an unknown likelihood": (
+        Foreign,
+        lambda o, x, m, v: -(o - x.flatten(1)).abs().sum() - kld(m, v),
+    ),
+    "log_var clamped in the KL": (
+        Foreign,
+        lambda o, x, m, v: bce_mean(o, x) * 784 * 16 + kld(m, v.clamp(-10, 1)),
+    ),
     "absolute error, mean over pixels": (
         Foreign,
         lambda o, x, m, v: (o - x.flatten(1)).abs().mean() + kld(m, v),
@@ -415,6 +460,21 @@ FOREIGN_HEALTHY = {
         ),
         lambda o, x, m, s: (
             bce_mean(o, x) * 784 * 16 + 0.5 * (m**2 + s**2 - 1 - torch.log(s**2)).sum()
+        ),
+    ),
+    "σ all through, of PyTorch's distributions, which refuse a σ below 0": (
+        with_methods(
+            encode=lambda self, x: (
+                self.fc21(F.relu(self.fc1(x))),
+                F.softplus(self.fc22(F.relu(self.fc1(x)))),
+            ),
+            reparameterize=lambda self, mu, s: mu + s * torch.randn_like(mu),
+        ),
+        lambda o, x, m, s: (
+            bce_mean(o, x) * 784 * 16
+            + torch.distributions.kl_divergence(
+                torch.distributions.Normal(m, s), torch.distributions.Normal(0 * m, 1 + 0 * s)
+            ).sum()
         ),
     ),
     "forward in one piece": (inline_forward(), foreign_loss),
@@ -454,6 +514,50 @@ def test_wrong_noise_is_found_in_a_forward_that_calls_neither_half(calls):
     ]
 
 
+def encoding(pack, unpack, std=lambda v: torch.exp(0.5 * v)):
+    """Return a class whose encode returns pack(mu, log_var), of which forward makes them again."""
+
+    def forward(self, x):
+        mu, v = unpack(self.encode(x.flatten(1)))
+        return self.decode(mu + torch.randn_like(mu) * std(v)), mu, v
+
+    return with_methods(
+        encode=lambda self, x: pack(*Foreign.encode(self, x)),
+        forward=forward,
+    )
+
+
+class Code(tuple):
+    mu, log_var = property(lambda self: self[0]), property(lambda self: self[1])
+
+
+ENCODINGS = {
+    "list": (lambda m, v: [m, v], lambda code: code),
+    "z too": (lambda m, v: (m + 0, m, v), lambda code: code[1:]),
+    "one tensor": (lambda m, v: torch.cat([m, v], dim=1), lambda code: code.chunk(2, dim=1)),
+    "a distribution": (
+        lambda m, v: torch.distributions.Normal(m, torch.exp(0.5 * v)),
+        lambda code: (code.mean, 2 * code.stddev.log()),
+    ),
+    "by names": (lambda m, v: Code((m, v)), lambda code: (code.mu, code.log_var)),
+    "with a third dimension": (
+        lambda m, v: (m[..., None], v[..., None]),
+        lambda code: [part[..., 0] for part in code],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_encode_may_return_something_else(name):
+    for n in (2, 16):  # a batch of 2 would unpack into two rows
+        x = foreign_images(n)
+        assert found(new(encoding(*ENCODINGS[name])), foreign_loss, x) == []
+        silent = new(encoding(*ENCODINGS[name], std=torch.zeros_like))
+        assert found(silent, foreign_loss, x) == ["no noise"]
+        twice = new(encoding(*ENCODINGS[name]))
+        assert found(twice, bce_logits, x) == ["sigmoid twice"]
+
+
 def test_positive_logits_by_chance_are_no_sigmoid():
     model = new(latent_size=2, hidden_size=8, input_size=16)
     with torch.no_grad():
@@ -471,6 +575,18 @@ def test_a_beta_of_as_few_pixels_is_a_choice():
     assert found(model, lambda o, x, m, v: nll(o, x) / x[0].numel() + kl(m, v), x) == [
         "mean for sum"
     ]
+
+
+def test_a_beta_of_the_number_of_pixels_is_a_mean_only_if_measured_or_large():
+    for n_pixels, accused in [(144, False), (400, True)]:
+        model, x = new(latent_size=2, hidden_size=8, input_size=n_pixels), grey(4, n_pixels)
+        findings = inspect_vae(model, bernoulli(n_pixels), x)
+        assert [f.fault for f in findings] == (["mean for sum"] if accused else [])
+        for finding in findings:
+            assert "as if divided by 400 pixels" in finding.evidence
+            assert "mean over" not in finding.evidence
+        (finding,) = inspect_vae(model, lambda o, x, m, v: nll(o, x) / x[0].numel() + kl(m, v), x)
+        assert f"a mean over {n_pixels} pixels" in finding.evidence
 
 
 def test_a_collapsed_decoder_that_ignores_z_is_not_accused():
@@ -518,6 +634,16 @@ def test_a_mean_on_one_side_of_the_batch_is_found():
     assert "mean over the 16 images of the batch and the KL a sum" in finding.evidence
 
 
+def test_a_kl_finding_says_what_is_taken_for_granted():
+    (finding,) = inspect_vae(
+        new(latent_size=20), lambda o, x, m, v: nll(o, x) + kl(m - 3, v), grey(4, 784)
+    )
+    assert finding.fault == "KL formula"
+    for said in ("prior is taken to be N(0, I)", "penalties on mu or log_var count as part"):
+        assert said in finding.evidence
+        assert said in " ".join(inspect_vae.__doc__.split())
+
+
 def test_what_is_not_finite_is_a_finding():
     model, x = new(latent_size=2, hidden_size=8, input_size=16), grey(4, 16)
     (finding,) = inspect_vae(model, lambda *a: broken.healthy_loss(*a) * math.nan, x)
@@ -562,6 +688,40 @@ def test_the_model_is_left_as_it_was_by_an_error():
     assert "encode" not in vars(model) and "decode" not in vars(model)
 
 
+def test_the_random_state_is_that_of_x_s_own_gpu(monkeypatch):
+    called = []
+
+    def stand_in(name):
+        return lambda *a, **options: called.append((name, *a, *options.values())) or nullcontext()
+
+    monkeypatch.setattr(torch.random, "fork_rng", stand_in("fork"))
+    monkeypatch.setattr(torch.cuda, "device", stand_in("device"))
+    monkeypatch.setattr(torch.cuda, "manual_seed", stand_in("seed"))
+    random, second = torch.get_rng_state(), torch.device("cuda", 1)
+    with diagnose._undisturbed(new(Foreign), second):
+        pass
+    torch.set_rng_state(random)
+    assert called == [("fork", [second]), ("device", second), ("seed", 0)]
+
+
+class OnMps:
+    """Stands for a tensor on Apple's GPU, which has no float64."""
+
+    def __init__(self, *values):
+        self.values = torch.tensor(values)
+
+    def cpu(self):
+        return self.values
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+
+def test_float64_is_made_on_the_cpu():
+    assert diagnose._multiple(OnMps(2.0, 4.0), OnMps(1.0, 2.0)) == pytest.approx(2)
+    assert diagnose._log_rms(OnMps(2.0, -2.0)) == pytest.approx(math.log(2))
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -573,6 +733,8 @@ def test_the_model_is_left_as_it_was_by_an_error():
         (Foreign(), foreign_loss, grey(784), "batch of float images"),
         (Foreign(), foreign_loss, (255 * grey(4, 784)).byte(), "of torch.uint8"),
         (Foreign(), foreign_loss, [0.0], "got list"),
+        (Foreign(), foreign_loss, grey(4, 784).half(), "float32 or float64.* x is torch.float16"),
+        (Foreign().bfloat16(), foreign_loss, grey(4, 784), "float64.* fc1.weight is torch.bfloat"),
         (with_methods(decode=lambda s, z: z)(), foreign_loss, grey(4, 784), "every pixel"),
         (VAE(2, 8, 9), foreign_loss, grey(4, 784), "raised ValueError: this model takes images"),
         (with_methods(forward=lambda s, x: x)(), foreign_loss, grey(4, 784), "got Tensor"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vae_lesson import evaluate, likelihood, losses, train
-from vae_lesson.models import VAE
+from vae_lesson.models import VAE, AutoregressiveVAE
 
 N_PIXELS = 6
 VARIANCE = 0.3
@@ -137,3 +137,31 @@ def test_training_on_the_bound_lowers_it():
         model, images, epochs=15, terms=terms, batch_size=20, progress=False, device="cpu"
     )
     assert history.neg_elbo[-1] < history.neg_elbo[0] - 1
+
+
+def test_the_strong_decoder_counts_with_its_context():
+    torch.manual_seed(0)
+    model = AutoregressiveVAE(1, 8, 9, context_size=5).eval()
+    torch.nn.init.normal_(model.from_context.weight)
+    images = 255 * (torch.rand((6, 9), generator=generator()) > 0.5).byte()
+    x = images / 255
+    # p(x) by a fine grid over its one latent dimension.
+    z = torch.linspace(-6, 6, 2001)[:, None]
+    logits = model.decode(z)[:, None] + model.context(x)  # (2001, 6, 9)
+    log_p = -losses.bernoulli_nll(logits.flatten(0, 1), x.repeat(2001, 1)).view(2001, 6)
+    prior = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    exact = torch.trapezoid(log_p.exp() * prior, z, dim=0).log()
+    (estimate,) = likelihood.log_likelihood(model, images, (5000,))
+    torch.testing.assert_close(estimate.per_image, exact, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("images", [torch.zeros((0, 6), dtype=torch.uint8)])
+def test_no_images_are_refused(solved, images):
+    with pytest.raises(ValueError, match="there are no images"):
+        likelihood.log_likelihood(solved[0], images, (1,))
+
+
+@pytest.mark.parametrize("k", [0, True, 1.5])
+def test_training_with_no_samples_is_refused(k):
+    with pytest.raises(ValueError, match="n_samples must be whole numbers"):
+        likelihood.sampled_terms(k)

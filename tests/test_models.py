@@ -302,3 +302,12 @@ def test_its_probabilities_of_all_images_add_up_to_1():
     codes = (drawn @ (2.0 ** torch.arange(8, -1, -1))).long()
     shares = torch.bincount(codes, minlength=512) / len(drawn)
     assert (shares - log_p.sum(dim=1).exp()).abs().max() < 0.015
+
+
+def test_it_samples_black_and_white_images_with_a_seed():
+    model = strong()
+    a, b = (model.sample(3, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert a.shape == (3, 16) and torch.equal(a, b)
+    assert ((a == 0) | (a == 1)).all()
+    with pytest.raises(ValueError, match="n of at least 1"):
+        model.sample(0)

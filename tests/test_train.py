@@ -295,6 +295,13 @@ def test_a_scheduled_beta_goes_on_from_a_checkpoint_and_another_one_is_refused(t
         fit(new(), IMAGES, **{**options, "beta": lambda t: t * t}, resume=True)
 
 
+def test_numbers_of_numpy_in_a_beta_leave_a_checkpoint_that_can_be_read(tmp_path):
+    options = {"epochs": 2, "checkpoint": tmp_path / "it.checkpoint"}
+    options["beta"] = lambda t: np.interp(t, [0, 0.5], [0, 1])
+    fit(new(), IMAGES, **options)
+    assert len(fit(new(), IMAGES, **options, resume=True)) == 2
+
+
 def test_a_beta_that_becomes_infinite_is_refused_before_any_training():
     with pytest.raises(ValueError, match="beta must be finite, got inf"):
         fit(new(), IMAGES, beta=lambda progress: math.inf if progress > 0.9 else 1.0)

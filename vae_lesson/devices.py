@@ -17,7 +17,7 @@ from torch import Tensor, nn
 def _fix_intel_sums() -> None:
     """Have Intel's MKL give the same bits for any number of threads; no other maker's CPU needs it.
 
-    MKL reads this at its first product, so it is set when the package is imported. It costs nothing
+    MKL reads this at its first product, so it is set when this module is imported. It costs nothing
     that we could measure. "STRICT" is what covers matrix products.
     """
     cpu_info = Path("/proc/cpuinfo")

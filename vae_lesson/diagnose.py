@@ -57,11 +57,14 @@ def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
     `loss(output, x, mu, log_var)` returns `(B,)` or one number, the sum or the mean of the batch.
     The output may be logits, probabilities or pixels: the loss's derivative tells which it takes.
 
+    The prior is taken to be N(0, I), and penalties on mu or log_var count as part of the KL.
     Another beta than 1 is a choice, and so is a Gaussian's variance: neither is a fault. A loss
-    that draws noise of its own is not judged, nor is the reduction of a likelihood not known here.
+    that draws noise of its own or leaves the output aside is not judged, nor is the KL's sign or
+    the reduction beside a likelihood not known here.
     It needs no training, and leaves the weights, their gradients, the modes and the random state.
 
-    Shapes: x `(B, ...)`, floats; output as many values as x; mu and log_var `(B, latent_size)`.
+    Shapes: x `(B, ...)`, float32 or float64, as the weights; output as many values as x; mu and
+    log_var `(B, latent_size)`.
     Raises: ValueError if model, loss or x do not honour this.
     """
     _check(model, x)
@@ -138,11 +141,18 @@ def _inspect_finite(loss, output, x, mu, log_var) -> list[Finding]:
 def _inspect_loss(loss, output, x, mu) -> tuple[list[Finding], str | None, str | None]:
     """Return (findings, likelihood, reading of log_var) from the loss's derivatives alone."""
     # Outputs in (0, 1) may be logits, probabilities or pixels. The KL is large at such mu, beyond
-    # free bits; log_var over 0 may be a σ.
+    # free bits and any capacity. The loss may clamp log_var: stay below 1.
     output = _uniform(output.shape, 0.05, 0.95, x)
-    sign = torch.where(_uniform(mu.shape, -1, 1, x) < 0, -1.0, 1.0)
-    at = (output, x, sign * _uniform(mu.shape, 6, 10, x), _uniform(mu.shape, 0.2, 2, x))
-    found = _slopes(loss, *at)
+    mu = _signs(mu.shape, x) * _uniform(mu.shape, 60, 100, x)
+    size = _uniform(mu.shape, 0.2, 0.9, x)
+    at = (output, x, mu, _signs(mu.shape, x) * size)
+    try:
+        found = _slopes(loss, *at)
+    except ValueError:
+        found = None
+    if found is None or found.reading is None:  # what is called log_var may be a σ, over 0 only
+        at = (output, x, mu, size)
+        found = _slopes(loss, *at)
     if found is None:
         return [], None, None
     likelihood, recon, kl, reading = found
@@ -152,7 +162,8 @@ def _inspect_loss(loss, output, x, mu) -> tuple[list[Finding], str | None, str |
             "give what is minimised, recon + beta · kl, not the ELBO"
         )
     findings = []
-    if kl is not None and kl < 0:
+    # Without a known reconstruction the whole loss may be turned round: an ELBO, not −ELBO.
+    if recon is not None and kl is not None and kl < 0:
         evidence = (
             f"The loss changes by {kl:.3g}·mu with mu, and with beta · KL it would by beta·mu: "
             "it falls as the KL grows."
@@ -164,7 +175,9 @@ def _inspect_loss(loss, output, x, mu) -> tuple[list[Finding], str | None, str |
         findings.append(
             Finding(
                 KL_FORMULA,
-                f"The loss's derivative by {by}, as it is for beta · KL(N(mu, σ²) ‖ N(0, 1)).",
+                f"The loss's derivative by {by}, as it is for beta · KL(N(mu, σ²) ‖ N(0, 1)): the "
+                "prior is taken to be N(0, I), and penalties on mu or log_var count as part of "
+                "the KL.",
                 "Compare the KL term by term with ½ (mu² + exp(log_var) − 1 − log_var).",
             )
         )
@@ -205,7 +218,7 @@ def _inspect_reduction(loss, at, found: Slopes) -> list[Finding]:
     by_pixels = n_pixels if over_pixels == "mean" else 1.0
     for by_batch in (1.0, by_images):
         total = by_latents * by_batch * n_pixels
-        if n_pixels >= 100 and any(abs(b / total - 1) < 0.01 for b in betas):
+        if n_pixels >= 400 and any(abs(b / total - 1) < 0.01 for b in betas):
             by_pixels = n_pixels  # by a fixed number, which nobody would choose as beta
     beta, by_images = min(
         ((b, by_batch) for b in betas for by_batch in (1.0, by_images)),
@@ -214,7 +227,8 @@ def _inspect_reduction(loss, at, found: Slopes) -> list[Finding]:
     factor = by_pixels * by_latents * by_images
     said = []
     if by_pixels != 1:
-        said.append(f"the reconstruction is a mean over {n_pixels} pixels")
+        how = "a mean over" if over_pixels == "mean" else "as if divided by"
+        said.append(f"the reconstruction is {how} {n_pixels} pixels")
     if by_latents != 1:
         said.append(f"the KL is a mean over {n_latents} latent dimensions")
     if by_images != 1:
@@ -237,10 +251,12 @@ def _inspect_reduction(loss, at, found: Slopes) -> list[Finding]:
 
 
 def _slopes(loss, output, x, mu, log_var) -> Slopes | None:
-    """Measure the loss's derivatives here; None if it draws noise of its own."""
+    """Measure the loss's derivatives here; None if it draws noise or leaves the output aside."""
     by_output, by_mu, by_log_var = first = _gradients(loss, output, x, mu, log_var)
     second = _gradients(loss, output, x, mu, log_var)
     if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-7) for a, b in zip(first, second)):
+        return None
+    if not by_output.any():  # the reconstruction, if any, comes by way of mu and log_var
         return None
     x = x.reshape(output.shape)
     scales = {name: _multiple(by_output, slope(output, x)) for name, slope in LIKELIHOODS.items()}
@@ -272,7 +288,7 @@ def _gradients(loss, output, x, mu, log_var) -> list[Tensor]:
 
 def _multiple(measured: Tensor, expected: Tensor) -> float | None:
     """Return c if measured = c · expected to a thousandth, else None."""
-    a, b = measured.double().flatten(), expected.double().flatten()
+    a, b = (tensor.cpu().double().flatten() for tensor in (measured, expected))  # MPS has no double
     c = (a @ b / (b @ b)).item()
     if c == 0 or not math.isfinite(c):
         return None
@@ -285,7 +301,7 @@ def _multiple(measured: Tensor, expected: Tensor) -> float | None:
 def _inspect_noise(model, x, reading: str | None) -> list[Finding]:
     """Compare the σ of z with what log_var should make of it, at several log_var."""
     chosen = [_log_sigmas(model, x, level) for level in (0.2, 2.0)]
-    if None in chosen:  # forward does not call self.encode: take log_var as it comes
+    if None in chosen:  # encode is not called, or is no pair: take log_var as it comes
         chosen = [_log_sigmas(model, x, None)]
     if None in chosen:
         return []
@@ -332,10 +348,11 @@ def _log_sigmas(model, x, level: float | None) -> tuple[float, dict[str, float]]
     asked, codes, outputs = [], [], []
 
     def encode_as_chosen(*arguments, **options):
+        code = encode(*arguments, **options)
+        if level is None or not _is_pair(code, len(x)):
+            return code
         asked.append(True)
-        mu, log_var = encode(*arguments, **options)
-        if level is None:
-            return mu, log_var
+        mu, log_var = code
         return torch.zeros_like(mu), torch.full_like(log_var, level)
 
     def decode_and_tell(z, *arguments, **options):
@@ -389,8 +406,11 @@ def _inspect_output(model, x, likelihood: str | None) -> list[Finding]:
     for size in (1.0, 1000.0):
 
         def encode_far_out(*arguments, size=size, **options):
+            code = encode(*arguments, **options)
+            if not _is_pair(code, len(x)):
+                return code
             asked.append(True)
-            mu, log_var = encode(*arguments, **options)
+            mu, log_var = code
             return size * torch.randn_like(mu), torch.full_like(log_var, 0.2)
 
         with _replaced(model, encode=encode_far_out):
@@ -435,6 +455,12 @@ def _check(model, x) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or x.numel() == 0:
         got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"x must be a batch of float images (B, ...), got {got}")
+    for name, tensor in [("x", x), *model.named_parameters()]:
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                "x and the model must be float32 or float64, the others are too coarse to measure "
+                f"slopes with: {name} is {tensor.dtype}; call x.float() and model.float()"
+            )
 
 
 def _run(model, x) -> tuple[Tensor, Tensor, Tensor]:
@@ -484,7 +510,8 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if on_gpu else []), torch.no_grad():
         torch.default_generator.manual_seed(0)
         if on_gpu:
-            torch.cuda.manual_seed(0)
+            with torch.cuda.device(device):  # of x, which need not be the current one
+                torch.cuda.manual_seed(0)
         try:
             # Some models draw z in training mode only. Dropout is another noise: leave it out.
             for module in model.modules():
@@ -514,15 +541,30 @@ def _replaced(model: nn.Module, **methods: Callable) -> Iterator[None]:
         attributes.update(before)
 
 
+def _is_pair(code, n_images: int) -> bool:
+    """Say whether this is (mu, log_var): exactly two tensors of the same shape (B, latent_size)."""
+    if type(code) not in (tuple, list) or len(code) != 2:  # a named tuple may be used by its names
+        return False
+    if not all(isinstance(part, Tensor) and part.ndim == 2 for part in code):
+        return False
+    return code[0].shape == code[1].shape and len(code[0]) == n_images
+
+
 def _within(values: Tensor, low: float, high: float) -> bool:
     return values.min().item() >= low - 1e-6 and values.max().item() <= high + 1e-6
 
 
 def _log_rms(values: Tensor) -> float:
-    mean = values.double().square().mean().item()
+    mean = values.cpu().double().square().mean().item()
     return 0.5 * math.log(mean) if mean > 0 else -math.inf
+
+
+def _signs(shape, like: Tensor) -> Tensor:
+    return torch.where(_uniform(shape, -1, 1, like) < 0, -1.0, 1.0).to(like.dtype)
 
 
 def _uniform(shape, low: float, high: float, like: Tensor) -> Tensor:
     """Return numbers in [low, high), by the forked random state of the CPU."""
-    return (low + (high - low) * torch.rand(shape, dtype=torch.float64)).to(like)
+    return (
+        (low + (high - low) * torch.rand(shape, dtype=torch.float64)).to(like.dtype).to(like.device)
+    )

@@ -219,7 +219,9 @@ def sharpness(images: Tensor) -> float:
     """
     x = to_float(images) if images.dtype == torch.uint8 else images.flatten(1)
     side = math.isqrt(x.shape[1])
-    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=x.device)
+    if side * side != x.shape[1] or side < 3:
+        raise ValueError(f"images must be square, 3×3 or more, got {x.shape[1]} pixels")
+    kernel = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], device=x.device, dtype=x.dtype)
     edges = torch.nn.functional.conv2d(x.view(-1, 1, side, side), kernel[None, None])
     return edges.flatten(1).var(dim=1).mean().item()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vae_lesson import losses
 from vae_lesson.data import batches
-from vae_lesson.models import VAE, reparameterize
+from vae_lesson.models import VAE, AutoregressiveVAE, reparameterize
 from vae_lesson.train import Terms
 
 Nll = Callable[[Tensor, Tensor], Tensor]
@@ -46,7 +46,8 @@ def log_p_given_prior_draws(
 
     Shapes: x `(B, ...)` -> `(n_samples, B)`. Units: nats per image.
     """
-    z = torch.randn((n_samples, len(x), model.latent_size), generator=generator, device=x.device)
+    shape = (n_samples, len(x), model.latent_size)
+    z = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
     return -_recon(model, z, x, nll)
 
 
@@ -74,12 +75,13 @@ def log_likelihood(
     All K share the same samples, as many as the largest: a K that is smaller takes them in groups
     and averages the groups' bounds. `draws=log_p_given_prior_draws` samples from the prior instead.
 
-    Raises: ValueError unless every K is a whole number of at least 1.
+    Raises: ValueError unless every K is a whole number of at least 1, and there is an image.
     Source: Burda et al. 2016, section 5.1.
     """
-    for k in n_samples:
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"n_samples must be whole numbers of at least 1, got {k!r}")
+    for k in n_samples or [None]:
+        _check_n_samples(k)
+    if len(images) == 0:
+        raise ValueError("there are no images")
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     most, rows = max(n_samples), []
@@ -115,8 +117,10 @@ def sampled_terms(
     The second term is the KL as always, so that a history shows it; the first is the rest of the
     sum. Only with beta = 1 is that the loss of the paper.
 
-    Source: Burda et al. 2016, eq. 8 and, for the mean, eq. 4.
+    Raises: ValueError unless n_samples is a whole number of at least 1.
+    Source: Burda et al. 2016, section 3.
     """
+    _check_n_samples(n_samples)
 
     def terms(model: VAE, x: Tensor, generator: torch.Generator | None = None):
         mu, log_var = model.encode(x)
@@ -128,6 +132,11 @@ def sampled_terms(
     return terms
 
 
+def _check_n_samples(k) -> None:
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"n_samples must be whole numbers of at least 1, got {k!r}")
+
+
 def _log_weights(model, x, mu, log_var, n_samples, generator, nll) -> Tensor:
     shape = (n_samples, *mu.shape)
     z = reparameterize(mu.expand(shape), log_var.expand(shape), generator=generator)
@@ -137,6 +146,8 @@ def _log_weights(model, x, mu, log_var, n_samples, generator, nll) -> Tensor:
 def _recon(model: VAE, z: Tensor, x: Tensor, nll: Nll) -> Tensor:
     """Return nll of every sample: z (K, B, L), x (B, ...) -> (K, B)."""
     output = model.decode(z.flatten(0, 1))
+    if isinstance(model, AutoregressiveVAE):  # its decoder sees the image too
+        output = output + model.context(x).repeat(len(z), 1)
     every = x.flatten(1).expand(len(z), -1, -1).reshape(output.shape)
     return nll(output, every).view(z.shape[:2])
 

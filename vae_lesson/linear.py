@@ -249,8 +249,8 @@ class LinearVAE(VAE):
     def __init__(self, latent_size: int = 5, input_size: int = 784) -> None:
         super().__init__(latent_size, input_size=input_size, network="linear")
         self.config = {"latent_size": latent_size, "input_size": input_size}
-        # Variance 1 is over every eigenvalue of pixels in [0, 1], so that no dimension is used at
-        # first: they come in one by one as the noise falls, the leading axis first. From a small
+        # Variance 1 is over every eigenvalue of the lessons' 7×7 pixels: no dimension is used at
+        # first, they come in one by one as the noise falls, the leading axis first. From a small
         # variance all come in at once, mixed, and it takes long to sort them out.
         self.noise_log_var = nn.Parameter(torch.zeros(()))
 
@@ -314,7 +314,9 @@ def as_model(decoder: LinearGaussian) -> LinearVAE:
 
 
 def _exact(value: Tensor | float) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+    if not isinstance(value, Tensor):
+        return torch.tensor(value, dtype=torch.float64)
+    return value.cpu().double()  # first to the CPU: MPS has no float64
 
 
 def _check_latent_size(latent_size: int, most: int) -> None:
@@ -342,6 +344,8 @@ def _checked(x, W, mean, variance, *q) -> tuple[Tensor, ...]:
     """Return all of them in float64; q is mu and log_var, or nothing. ValueError if they misfit."""
     W = _checked_weights(W)
     _check_over_0("variance", variance)
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floats, got {x.dtype}: use data.to_float")
     x, mean, variance, *q = (_exact(value) for value in (x, mean, variance, *q))
     n_pixels, latent_size = W.shape
     if x.ndim != 2 or x.shape[1] != n_pixels:

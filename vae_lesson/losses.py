@@ -38,7 +38,9 @@ def gaussian_nll(x_mean: Tensor, x: Tensor, log_var: Tensor | float = 0.0) -> Te
     Source: Kingma & Welling 2014, appendix C.2.
     """
     _same_shape("x_mean", x_mean, "x", x)
-    log_var = torch.as_tensor(log_var, dtype=x.dtype, device=x.device)
+    if not isinstance(log_var, Tensor):  # filled on the device: a CUDA graph copies nothing to it
+        log_var = torch.full((), log_var, dtype=x.dtype, device=x.device)
+    log_var = log_var.to(x)
     try:
         fits = torch.broadcast_shapes(log_var.shape, x.shape) == x.shape
     except RuntimeError:
@@ -63,7 +65,7 @@ def optimal_log_var(x_mean: Tensor, x: Tensor) -> Tensor:
     Source: Rybkin et al. 2021, eq. 6 and 7.
     """
     _same_shape("x_mean", x_mean, "x", x)
-    # A thousandth of a grey level: a perfect reconstruction would make the logarithm infinite.
+    # σ of 0.03 grey levels: a perfect reconstruction would make the logarithm infinite.
     return (x - x_mean).detach().square().mean().clamp_min(1e-3 / 255**2).log()
 
 
@@ -101,7 +103,9 @@ def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | floa
     Source: Kingma et al. 2016, section C.4; Salimans et al. 2017, eq. 2.
     """
     _same_shape("x_mean", x_mean, "x", x)
-    inverse_scale = torch.exp(-torch.as_tensor(log_scale, dtype=x.dtype, device=x.device))
+    if not isinstance(log_scale, Tensor):
+        log_scale = torch.full((), log_scale, dtype=x.dtype, device=x.device)
+    inverse_scale = torch.exp(-log_scale.to(x))
     upper = (x - x_mean + 1 / 510) * inverse_scale
     lower = (x - x_mean - 1 / 510) * inverse_scale
     # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): no difference of two

@@ -143,7 +143,8 @@ class AutoregressiveVAE(VAE):
     """A VAE with a strong decoder: each pixel sees z and, through a masked network, those before.
 
     The logits of pixel i are decode(z)_i + context(x_1 … x_{i-1})_i. `decode` alone is the part
-    that comes from z. Drawing an image takes `generate`, pixel by pixel, of black and white pixels.
+    that comes from z, and `decode_mean` no mean image. `generate` and `sample` draw black and white
+    pixels one after the other.
     Source: the masks are those of MADE, Germain et al. 2015; beside a VAE Chen et al. 2017.
     """
 
@@ -168,8 +169,8 @@ class AutoregressiveVAE(VAE):
         # A hidden unit with the number d sees the pixels up to d, and is seen by those after d.
         pixel = torch.arange(input_size)
         number = torch.arange(context_size) * (input_size - 1) // context_size
-        self.register_buffer("sees", (pixel <= number[:, None]).float())
-        self.register_buffer("is_seen", (number < pixel[:, None]).float())
+        self.register_buffer("sees", (pixel <= number[:, None]).float(), persistent=False)
+        self.register_buffer("is_seen", (number < pixel[:, None]).float(), persistent=False)
 
     def context(self, x: Tensor) -> Tensor:
         """Return what the pixels before each one add to its logit: `(B, ...)` -> `(B, D)`."""
@@ -193,6 +194,15 @@ class AutoregressiveVAE(VAE):
             logit = z_logits[:, i] + self.context(x)[:, i]
             x[:, i] = torch.bernoulli(torch.sigmoid(logit), generator=generator)
         return x
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw n images from n draws z ~ N(0, I): `(n, input_size)`, 0 or 1."""
+        if n < 1:
+            raise ValueError(f"sample needs n of at least 1, got {n}")
+        device = next(self.parameters()).device
+        z = torch.randn((n, self.latent_size), generator=generator, device=device)
+        return self.generate(z, generator)
 
 
 def _networks(

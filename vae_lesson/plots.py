@@ -182,14 +182,17 @@ def kl_surface(mu: Tensor, sigma: Tensor, kl: Tensor) -> Figure:
     return fig
 
 
-def rate_distortion(points: dict[float, tuple[float, float]], own: float | None = None) -> Figure:
+def rate_distortion(
+    points: dict[float, tuple[float, float]], own: tuple[float, float] | None = None
+) -> Figure:
     """Draw {beta: (rate, distortion)}, a line through them, and the lines of equal −ELBO.
 
-    `own` is the beta of the run to be marked.
+    `own` is the (rate, distortion) of one more run, marked with a star.
     """
     fig, ax = _subplots(size=(WIDTH * 0.75, 4.4))
     rates, distortions = zip(*(points[beta] for beta in sorted(points)))
-    limits = (0, max(rates) * 1.16, min(distortions) * 0.9, max(distortions) * 1.05)
+    span = max(distortions) - min(distortions)
+    limits = (0, max(rates) * 1.16, min(distortions) - 0.1 * span, max(distortions) + 0.1 * span)
     for total in np.arange(0, 2 * limits[3], 20):  # rate + distortion = total
         ax.plot([0, total], [total, 0], color="#bbbbbb", linewidth=0.8, zorder=0)
         if limits[2] < total < limits[3]:
@@ -201,7 +204,8 @@ def rate_distortion(points: dict[float, tuple[float, float]], own: float | None 
             f"β = {beta:g}", (rate, distortion), (7, 6), textcoords="offset points", fontsize=9
         )
     if own is not None:
-        ax.plot(*points[own], marker="*", markersize=16, color="#d55e00", linestyle="")
+        ax.plot(*own, "*", markersize=15, color="#d55e00", label="your run of lesson 02")
+        ax.legend()
     ax.set(xlabel="rate: KL, nats per image", ylabel="distortion: recon, nats per image")
     ax.axis(limits)
     return fig

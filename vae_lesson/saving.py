@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from vae_lesson.devices import pick_device
-from vae_lesson.models import VAE, Autoencoder
+from vae_lesson.linear import LinearVAE
+from vae_lesson.models import VAE, Autoencoder, AutoregressiveVAE
 
-KINDS = {"VAE": VAE, "Autoencoder": Autoencoder}
+KINDS = {kind.__name__: kind for kind in (VAE, Autoencoder, AutoregressiveVAE, LinearVAE)}
 
 
 def results_path(filename: str) -> Path:

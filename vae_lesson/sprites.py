@@ -188,7 +188,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> MI
 
 
 def _entropy(v: Tensor) -> float:
-    p = v.unique(return_counts=True)[1].double() / len(v)
+    p = v.unique(return_counts=True)[1].cpu().double() / len(v)
     return -(p * p.log()).sum().item()
 
 

@@ -149,7 +149,7 @@ def fit(
     images = images.to(device)
     if warm_start and terms is elbo_terms:
         start_from_the_mean(model, images)
-    parallel = devices.parallel(model)
+    parallel = devices.parallel(_TermsOf(model, terms))
     if test_images is not None:
         test_images = test_images.to(device)
     order = torch.Generator(device).manual_seed(seed)
@@ -168,7 +168,7 @@ def fit(
         "lr": lr,
         "schedule": schedule,
         "warm_start": warm_start,
-        "beta": [beta(i / 10) for i in range(11)] if callable(beta) else beta,
+        "beta": [float(beta(i / 10)) for i in range(11)] if callable(beta) else float(beta),
         "binarisation": binarisation,
         "seed": seed,
         "device": device.type,
@@ -187,7 +187,7 @@ def fit(
     def train_on(index: Tensor) -> Tensor:
         """Take one step; return the sums of recon and kl over this process's images, (2,)."""
         x = to_float(images[index[rank::size]], binarisation, noise)
-        recon, kl = terms(parallel, x, noise)
+        recon, kl = parallel(x, noise)
         sums = torch.stack([recon.detach().sum(), kl.detach().sum()])
         if device.type == "cpu":  # before the weights are spoilt; on a GPU to look is to wait
             _check_finite(sums[None], epoch, step, history, lr)
@@ -294,6 +294,17 @@ def _optimizer(model: nn.Module, lr: float, schedule: str, steps: int, device: t
     if schedule == "linear":
         options = {"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False}
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, **options)
+
+
+class _TermsOf(nn.Module):
+    """Terms as a module's forward: what several processes share has to be called as one."""
+
+    def __init__(self, model: nn.Module, terms: Terms) -> None:
+        super().__init__()
+        self.model, self.terms = model, terms
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self.terms(self.model, x, generator)
 
 
 def _go_on(checkpoint, options: dict, parts: dict, order: torch.Generator) -> History:
