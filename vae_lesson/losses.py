@@ -65,8 +65,10 @@ def optimal_log_var(x_mean: Tensor, x: Tensor) -> Tensor:
     Source: Rybkin et al. 2021, eq. 6 and 7.
     """
     _same_shape("x_mean", x_mean, "x", x)
-    # σ of 0.03 grey levels: a perfect reconstruction would make the logarithm infinite.
-    return (x - x_mean).detach().square().mean().clamp_min(1e-3 / 255**2).log()
+    # At least σ = 0.03 grey levels: a perfect reconstruction would make the logarithm infinite.
+    # First each image's mean: one sum over all numbers would depend on the number of threads.
+    mean = (x - x_mean).detach().square().flatten(1).mean(dim=1).mean()
+    return mean.clamp_min(1e-3 / 255**2).log()
 
 
 def continuous_bernoulli_nll(x_logits: Tensor, x: Tensor) -> Tensor:
