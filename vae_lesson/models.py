@@ -136,6 +136,10 @@ class VAE(nn.Module):
             raise ValueError(f"sample needs n of at least 1, got {n}")
         device = next(self.parameters()).device
         z = torch.randn((n, self.latent_size), generator=generator, device=device)
+        return self.generate(z, generator)
+
+    def generate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return an image of each code, here E[x|z]: `(B, latent_size)` -> `(B, input_size)`."""
         return self.decode_mean(z)
 
 
@@ -194,15 +198,6 @@ class AutoregressiveVAE(VAE):
             logit = z_logits[:, i] + self.context(x)[:, i]
             x[:, i] = torch.bernoulli(torch.sigmoid(logit), generator=generator)
         return x
-
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw n images from n draws z ~ N(0, I): `(n, input_size)`, 0 or 1."""
-        if n < 1:
-            raise ValueError(f"sample needs n of at least 1, got {n}")
-        device = next(self.parameters()).device
-        z = torch.randn((n, self.latent_size), generator=generator, device=device)
-        return self.generate(z, generator)
 
 
 def _networks(
