@@ -335,3 +335,14 @@ def test_a_mismatch_names_both_shapes(loss, shape, other):
     with pytest.raises(ValueError, match="same shape") as error:
         loss(torch.zeros(shape), torch.zeros(other))
     assert f"got {shape} and {other}" in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 9), (4, 1, 9)])
+def test_a_scale_that_would_stretch_the_images_is_refused(shape):
+    x = torch.zeros(4, 9)
+    for loss, name in [
+        (losses.gaussian_nll, "log_var"),
+        (losses.discretised_logistic_nll, "log_scale"),
+    ]:
+        with pytest.raises(ValueError, match=f"{name} .* must broadcast"):
+            loss(x, x, torch.zeros(shape))

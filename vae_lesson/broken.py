@@ -85,6 +85,4 @@ class NoNoise(VAE):
 
 class SigmoidTwice(VAE):
     def decode(self, z):
-        return torch.sigmoid(
-            super().decode(z)
-        )  # the loss takes logits: it has a sigmoid of its own
+        return torch.sigmoid(super().decode(z))  # the loss has a sigmoid of its own

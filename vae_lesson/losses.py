@@ -38,17 +38,7 @@ def gaussian_nll(x_mean: Tensor, x: Tensor, log_var: Tensor | float = 0.0) -> Te
     Source: Kingma & Welling 2014, appendix C.2.
     """
     _same_shape("x_mean", x_mean, "x", x)
-    if not isinstance(log_var, Tensor):  # filled on the device: a CUDA graph copies nothing to it
-        log_var = torch.full((), log_var, dtype=x.dtype, device=x.device)
-    log_var = log_var.to(x)
-    try:
-        fits = torch.broadcast_shapes(log_var.shape, x.shape) == x.shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"log_var {tuple(log_var.shape)} must broadcast to the images' shape {tuple(x.shape)}"
-        )
+    log_var = _fitted("log_var", log_var, x)
     return _per_image(
         0.5 * (math.log(2 * math.pi) + log_var + (x - x_mean).square() * torch.exp(-log_var))
     )
@@ -105,9 +95,7 @@ def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | floa
     Source: Kingma et al. 2016, section C.4; Salimans et al. 2017, eq. 2.
     """
     _same_shape("x_mean", x_mean, "x", x)
-    if not isinstance(log_scale, Tensor):
-        log_scale = torch.full((), log_scale, dtype=x.dtype, device=x.device)
-    inverse_scale = torch.exp(-log_scale.to(x))
+    inverse_scale = torch.exp(-_fitted("log_scale", log_scale, x))
     upper = (x - x_mean + 1 / 510) * inverse_scale
     lower = (x - x_mean - 1 / 510) * inverse_scale
     # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): no difference of two
@@ -237,6 +225,21 @@ def neg_elbo(recon: Tensor, kl: Tensor, beta: float = 1.0) -> Tensor:
     """
     _same_shape("recon", recon, "kl", kl)
     return recon + beta * kl
+
+
+def _fitted(name: str, value: Tensor | float, x: Tensor) -> Tensor:
+    """Return a number or a tensor as one that broadcasts against the images x, or a ValueError."""
+    if not isinstance(value, Tensor):  # filled on the device: a CUDA graph copies nothing to it
+        value = torch.full((), value, dtype=x.dtype, device=x.device)
+    try:
+        fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} {tuple(value.shape)} must broadcast to the images' shape {tuple(x.shape)}"
+        )
+    return value.to(x)
 
 
 def _per_image(x: Tensor) -> Tensor:

@@ -223,9 +223,8 @@ def _networks(
             ),
         )
     if network == "deep":
-        return _deep(input_size, hidden_size, code_size), _deep(
-            latent_size, hidden_size, input_size
-        )
+        encoder = _deep(input_size, hidden_size, code_size)
+        return encoder, _deep(latent_size, hidden_size, input_size)
     if network == "conv":
         return _conv_networks(latent_size, hidden_size, input_size, code_size)
     raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")

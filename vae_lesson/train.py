@@ -159,25 +159,26 @@ def fit(
     optimizer, scheduler = _optimizer(model, lr, schedule, epochs * steps, device)
 
     parts = {"weights": model, "optimizer": optimizer, "scheduler": scheduler}
-    options = {  # what a training has in common with the checkpoint that it goes on from
-        "network": str(model),
-        "images": [*images.shape, int(images.sum())],
-        "test_images": 0 if test_images is None else len(test_images),
-        "epochs": None if schedule == "constant" and not callable(beta) else epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "schedule": schedule,
-        "warm_start": warm_start,
-        "beta": [float(beta(i / 10)) for i in range(11)] if callable(beta) else float(beta),
-        "binarisation": binarisation,
-        "seed": seed,
-        "device": device.type,
-    }
     history = History()
-    if checkpoint is not None and resume and Path(checkpoint).is_file():
-        history = _go_on(checkpoint, options, parts, order)
-    elif checkpoint is not None and rank == 0:  # another training's: no restart may go on from it
-        Path(checkpoint).unlink(missing_ok=True)
+    if checkpoint is not None:
+        options = {  # what a training has in common with the checkpoint that it goes on from
+            "network": str(model),
+            "images": [*images.shape, int(images.sum())],
+            "test_images": 0 if test_images is None else len(test_images),
+            "epochs": None if schedule == "constant" and not callable(beta) else epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "schedule": schedule,
+            "warm_start": warm_start,
+            "beta": [float(beta(i / 10)) for i in range(11)] if callable(beta) else float(beta),
+            "binarisation": binarisation,
+            "seed": seed,
+            "device": device.type,
+        }
+        if resume and Path(checkpoint).is_file():
+            history = _go_on(checkpoint, options, parts, order)
+        elif rank == 0:  # what is there is another training's: no restart may go on from it
+            Path(checkpoint).unlink(missing_ok=True)
     whole = devices.add_up(torch.tensor(len(history), device=device)).item()
     if whole != size * len(history):
         raise ValueError(f"not every process finds {checkpoint}: its folder must be shared")
