@@ -1,4 +1,4 @@
-# make lab · make test · make run · make refresh · make bench
+# make lab · make check · make test · make run · make refresh · make bench
 # Without make: the same lines are in the README.
 
 PYTHON ?= python3
@@ -6,13 +6,20 @@ BIN = .venv/bin
 LESSONS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 READY = .venv/.ready
 
-.PHONY: lab test run refresh bench
+.PHONY: lab check test run refresh bench
 .DELETE_ON_ERROR:
 
 # Jupyter refuses to run as root unless told; in a container one often is.
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# For every save: the linter and the unit tests, without notebooks and browser.
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests -m "not lessons"
+
+# Everything: also each lesson in full, headless variants, and the browser.
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

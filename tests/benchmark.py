@@ -30,11 +30,13 @@ from nbclient import NotebookClient
 from PIL import Image
 from torchvision import transforms
 
-from vae_lesson import evaluate, train
-from vae_lesson.data import load_images, to_float
-from vae_lesson.devices import pick_device
-from vae_lesson.lesson import Table
+from vae_lesson import evaluate
+from vae_lesson.data import to_float
 from vae_lesson.models import VAE
+from vae_lesson.running import graphs
+from vae_lesson.running.devices import pick_device
+from vae_lesson.sources import load_images
+from vae_lesson.teaching.lesson import Table
 from vae_lesson.train import fit
 
 # --- training, on the CPU or on a GPU -------------------------------------------------------------
@@ -117,7 +119,7 @@ def ours(images, device, seed: int = 0, **options) -> tuple[list[float], float]:
     model = VAE(SIZES[2], SIZES[1])
     history = fit(model, images.train, seed=seed, device=device, progress=False, **options)
     seconds = [b - a for a, b in itertools.pairwise([0.0, *history.seconds])]
-    return seconds, evaluate.neg_elbo(model, images.test).neg_elbo
+    return seconds, evaluate.mean_terms(model, images.test).neg_elbo
 
 
 def floor(n_images: int, batch: int, device) -> float:
@@ -196,8 +198,8 @@ def seeds() -> Table:
 COST = """
 import resource, sys, time
 import torch
-from vae_lesson.data import load_images
 from vae_lesson.models import VAE
+from vae_lesson.sources import load_images
 from vae_lesson.train import fit
 
 images = load_images("mnist")
@@ -225,7 +227,9 @@ def cost() -> str:
     rows += [[f"hidden_size {h}", epoch(30_000, h)] for h in (200, 400, 800)]
     table = Table(["one epoch of fit (hidden_size 400, 30,000 images)", "seconds"], rows)
     memory = float(_python(COST).splitlines()[-1])
-    modules = "data, losses, models, train, evaluate, latent, lesson, checks, plots, explore"
+    modules = "data, losses, models, train, evaluate, generation, latent, explore"
+    modules += "; from vae_lesson.teaching import lesson, plots; "
+    modules += "from vae_lesson.teaching.checks import vae"
     alone = statistics.median(float(_python(IMPORT.format("import torch"))) for _ in range(5))
     all_modules = IMPORT.format(f"import torch; from vae_lesson import {modules}")
     course = statistics.median(float(_python(all_modules)) for _ in range(5))
@@ -274,6 +278,32 @@ def lessons() -> Table:
     return Table(["seconds of a lesson", *seconds], rows)
 
 
+def together() -> Table:
+    """Say what two lessons at once cost each other: lesson 03 headless, alone and in pairs."""
+    lesson = Path(__file__).parents[1] / "notebooks" / "03_latent_space.ipynb"
+    with tempfile.TemporaryDirectory() as results:
+
+        def start(i: int) -> subprocess.Popen:
+            command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
+            command += ["--cwd", lesson.parent, lesson, f"{results}/{i}.ipynb"]
+            return subprocess.Popen(
+                command, stderr=subprocess.DEVNULL, env=os.environ | {"VAE_LESSON_RESULTS": results}
+            )
+
+        def seconds(n: int) -> float:
+            begin = time.perf_counter()
+            if any(process.wait() for process in [start(i) for i in range(n)]):
+                raise RuntimeError("a lesson failed")
+            return time.perf_counter() - begin
+
+        seconds(1)  # trains what lesson 02 would have left
+        alone, both = (statistics.median(seconds(n) for _ in range(3)) for n in (1, 2))
+    return Table(
+        ["lesson 03 headless, models at hand", "median s", "ratio"],
+        [["alone", alone, 1.0], ["two at once, until both are done", both, both / alone]],
+    )
+
+
 def gpu() -> str:
     """Time the article's training on a GPU, as graph and as plain loop, and the usual script."""
     if not torch.cuda.is_available():
@@ -282,9 +312,9 @@ def gpu() -> str:
     images = load_images("mnist", device=device)
     usual_seconds, target = conventional(images, device)
     rows = [["the usual script, 10 epochs", target, sum(usual_seconds), 1.0]]
-    graphed = train.GraphedStep
+    graphed = graphs.GraphedStep
     for name, step in [("graph", graphed), ("plain loop", lambda step, generator: step)]:
-        train.GraphedStep = step
+        graphs.GraphedStep = step
         for what, options in [("10 epochs", ARTICLE), ("fast recipe", {})]:
             runs = [ours(images, device, seed, **options) for seed in range(5)]
             seconds = statistics.median(sum(seconds) for seconds, _ in runs)
@@ -293,7 +323,7 @@ def gpu() -> str:
             rows.append(
                 [f"fit, {name}, {what}, 5 seeds", end, seconds, sum(usual_seconds) / seconds]
             )
-    train.GraphedStep = graphed
+    graphs.GraphedStep = graphed
     name = torch.cuda.get_device_name()
     return (
         str(Table([f"on {name}, {images.name}", "test −ELBO", "s of training", "ratio"], rows))
@@ -516,6 +546,7 @@ PARTS = {
     "cost": cost,
     "processes": processes,
     "lessons": lessons,
+    "together": together,
     "gpu": gpu,
     "sliders": slider_moves,
     "browser": in_the_browser,

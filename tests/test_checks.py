@@ -3,14 +3,31 @@
 The wrong answers below are written as a learner would write them, without the checks' own tensors.
 """
 
+import importlib
 import math
+import pkgutil
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from vae_lesson import checks
+from vae_lesson.clinic.inspector import FAULTS
+from vae_lesson.teaching import checks
+from vae_lesson.teaching.checks.rate_distortion import diagnose, fault_named
+from vae_lesson.teaching.checks.verdict import Verdict
+
+MODULES = [
+    importlib.import_module(f"{checks.__name__}.{file.name}")
+    for file in pkgutil.iter_modules(checks.__path__)
+    if file.name != "verdict"
+]
+HOMES = {  # {public function: its module}
+    name: module
+    for module in MODULES
+    for name, value in vars(module).items()
+    if callable(value) and value.__module__ == module.__name__ and name[0].islower()
+}
 
 # --- right answers --------------------------------------------------------------------------------
 
@@ -34,8 +51,16 @@ def log_normal(z, mu, sigma):
     return torch.distributions.Normal(mu, sigma).log_prob(z).sum(dim=-1)
 
 
+def log_p(z):
+    return log_normal(z, 0.0, 1.0)
+
+
+def log_q(z, mu, log_var):
+    return log_normal(z, mu, torch.exp(log_var / 2))
+
+
 def log_weights(recon, z, mu, log_var):
-    return -recon + log_normal(z, 0.0, 1.0) - log_normal(z, mu, torch.exp(log_var / 2))
+    return -recon + log_p(z) - log_q(z, mu, log_var)
 
 
 def bound(log_w):
@@ -76,6 +101,10 @@ RIGHT = {
 # --- wrong answers: a part of the message, and how to earn it -------------------------------------
 
 
+def mean_bce(x_logits, x):
+    return F.binary_cross_entropy_with_logits(x_logits, x)
+
+
 def kl_of_sigma(mu, sigma):
     return 0.5 * torch.sum(mu**2 + sigma**2 - 1 - torch.log(sigma**2), dim=1)
 
@@ -107,373 +136,273 @@ def both_only(p, j, w, n, latent_size):
     return w * n / latent_size if p == j == "mean" else w
 
 
-WRONG = [
-    # squared_error(x_hat, x)
-    ("squared_error", "the mean over pixels", lambda a, x: ((a - x) ** 2).mean(dim=1)),
-    ("squared_error", "one number for the whole batch", lambda a, x: ((a - x) ** 2).sum()),
-    ("squared_error", "one number for the whole batch", lambda a, x: F.mse_loss(a, x)),
-    (
-        "squared_error",
-        "one number for the whole batch",
-        lambda a, x: F.mse_loss(a, x, reduction="sum") / len(x),
-    ),
-    ("squared_error", "the sum over images", lambda a, x: ((a - x) ** 2).sum(dim=0)),
-    ("squared_error", "the absolute difference", lambda a, x: (a - x).abs().sum(dim=1)),
-    ("squared_error", "leave out the square root", lambda a, x: torch.norm(a - x, dim=1)),
-    ("squared_error", "difference without a square", lambda a, x: (a - x).sum(dim=1)),
-    ("squared_error", "difference without a square", lambda a, x: (x - a).sum(dim=1)),
-    ("squared_error", "before the sum over pixels", lambda a, x: (a - x) ** 2),
-    # pca_reconstruct(x, mean, components)
-    ("pca_reconstruct", "add the mean back", lambda x, m, c: (x - m) @ c.T @ c),
-    ("pca_reconstruct", "subtract the mean before", lambda x, m, c: x @ c.T @ c + m),
-    ("pca_reconstruct", "subtract the mean before", lambda x, m, c: x @ c.T @ c),
-    ("pca_reconstruct", "to get back to pixels", lambda x, m, c: (x - m) @ c.T),
-    # lerp(z0, z1, t)
-    ("lerp", "from z1 to z0", lambda z0, z1, t: t * z0 + (1 - t) * z1),
-    ("lerp", "the midpoint", lambda z0, z1, t: 0.5 * z0 + 0.5 * z1),
-    ("lerp", "at t = 1 that is z0 + z1", lambda z0, z1, t: z0 + t * z1),
-    # reparameterize(mu, log_var, eps)
-    ("reparameterize", "log σ² used as σ", lambda m, v, e: m + v * e),
-    ("reparameterize", "the variance used as σ", lambda m, v, e: m + v.exp() * e),
-    ("reparameterize", "halved but not exponentiated", lambda m, v, e: m + v / 2 * e),
-    ("reparameterize", "which is 1/σ", lambda m, v, e: m + e * torch.exp(-v / 2)),
-    ("reparameterize", "the noise is forgotten", lambda m, v, e: m),
-    (
-        "reparameterize",
-        "noise of your own",
-        lambda m, v, e: m + torch.exp(v / 2) * torch.randn_like(m),
-    ),
-    # kl_divergence(mu, log_var)
-    (
-        "kl_divergence",
-        "the mean over latent dimensions",
-        lambda m, v: -0.5 * torch.mean(1 + v - m**2 - v.exp(), dim=1),
-    ),
-    (
-        "kl_divergence",
-        "σ where σ² belongs",
-        lambda m, v: -0.5 * (1 + v - m**2 - torch.exp(v / 2)).sum(dim=1),
-    ),
-    ("kl_divergence", "the factor ½", lambda m, v: -torch.sum(1 + v - m**2 - v.exp(), dim=1)),
-    ("kl_divergence", "the wrong sign", lambda m, v: 0.5 * (1 + v - m**2 - v.exp()).sum(dim=1)),
-    ("kl_divergence", "the wrong sign", lambda m, v: 0.5 * (1 + v - m**2 - v.exp()).sum()),
-    ("kl_divergence", "one number for", lambda m, v: -0.5 * (1 + v - m**2 - v.exp()).sum()),
-    ("kl_divergence", "one number for", lambda m, v: kl(m, v).mean()),
-    ("kl_divergence", "one number for", lambda m, v: -0.5 * (1 + v - m**2 - v.exp()).mean()),
-    ("kl_divergence", "before the sum", lambda m, v: -0.5 * (1 + v - m**2 - v.exp())),
-    ("kl_divergence", "log σ² used as σ", lambda m, v: kl_of_sigma(m, v)),
-    ("kl_divergence", "where exp(log_var)", lambda m, v: -0.5 * (1 + v - m**2 - v).sum(dim=1)),
-    ("kl_divergence", "mu where mu²", lambda m, v: -0.5 * (1 + v - m - v.exp()).sum(dim=1)),
-    # neg_elbo(x_logits, x, mu, log_var)
-    ("neg_elbo", "mean over pixels", lambda a, x, m, v: bce(a, x).mean(dim=1) + kl(m, v)),
-    (
-        "neg_elbo",
-        "mean over pixels",
-        lambda a, x, m, v: F.binary_cross_entropy_with_logits(a, x) + kl(m, v),
-    ),
-    (
-        "neg_elbo",
-        "mean over pixels",
-        lambda a, x, m, v: F.binary_cross_entropy_with_logits(a, x) + kl(m, v).mean(),
-    ),
-    ("neg_elbo", "KL subtracted", lambda a, x, m, v: bce(a, x).sum(dim=1) - kl(m, v)),
-    ("neg_elbo", "the ELBO itself", lambda a, x, m, v: -bce(a, x).sum(dim=1) - kl(m, v)),
-    (
-        "neg_elbo",
-        "one number for",
-        lambda a, x, m, v: (
-            F.binary_cross_entropy_with_logits(a, x, reduction="sum") + kl(m, v).sum()
+WRONG = {
+    "squared_error": [  # (x_hat, x)
+        ("the mean over pixels", lambda a, x: ((a - x) ** 2).mean(dim=1)),
+        ("one number for the whole batch", lambda a, x: ((a - x) ** 2).sum()),
+        ("one number for the whole batch", lambda a, x: F.mse_loss(a, x)),
+        ("one number for the whole batch", lambda a, x: F.mse_loss(a, x, reduction="sum") / len(x)),
+        ("the sum over images", lambda a, x: ((a - x) ** 2).sum(dim=0)),
+        ("the absolute difference", lambda a, x: (a - x).abs().sum(dim=1)),
+        ("leave out the square root", lambda a, x: torch.norm(a - x, dim=1)),
+        ("difference without a square", lambda a, x: (a - x).sum(dim=1)),
+        ("difference without a square", lambda a, x: (x - a).sum(dim=1)),
+        ("before the sum over pixels", lambda a, x: (a - x) ** 2),
+    ],
+    "pca_reconstruct": [  # (x, mean, components)
+        ("add the mean back", lambda x, m, c: (x - m) @ c.T @ c),
+        ("subtract the mean before", lambda x, m, c: x @ c.T @ c + m),
+        ("subtract the mean before", lambda x, m, c: x @ c.T @ c),
+        ("to get back to pixels", lambda x, m, c: (x - m) @ c.T),
+    ],
+    "lerp": [  # (z0, z1, t)
+        ("from z1 to z0", lambda z0, z1, t: t * z0 + (1 - t) * z1),
+        ("the midpoint", lambda z0, z1, t: 0.5 * z0 + 0.5 * z1),
+        ("at t = 1 that is z0 + z1", lambda z0, z1, t: z0 + t * z1),
+    ],
+    "reparameterize": [  # (mu, log_var, eps)
+        ("log σ² used as σ", lambda m, v, e: m + v * e),
+        ("the variance used as σ", lambda m, v, e: m + v.exp() * e),
+        ("halved but not exponentiated", lambda m, v, e: m + v / 2 * e),
+        ("which is 1/σ", lambda m, v, e: m + e * torch.exp(-v / 2)),
+        ("the noise is forgotten", lambda m, v, e: m),
+        ("noise of your own", lambda m, v, e: m + torch.exp(v / 2) * torch.randn_like(m)),
+    ],
+    "kl_divergence": [  # (mu, log_var)
+        (
+            "the mean over latent dimensions",
+            lambda m, v: -0.5 * torch.mean(1 + v - m**2 - v.exp(), dim=1),
         ),
-    ),
-    (
-        "neg_elbo",
-        "one number for",
-        lambda a, x, m, v: (bce(a, x).sum(dim=1) + kl(m, v)).mean(),
-    ),
-    ("neg_elbo", "the KL is missing", lambda a, x, m, v: bce(a, x).sum(dim=1)),
-    (
-        "neg_elbo",
-        "a sigmoid applied twice",
-        lambda a, x, m, v: bce(torch.sigmoid(a), x).sum(dim=1) + kl(m, v),
-    ),
-    (
-        "neg_elbo",
-        "the mean of the KL over latent dimensions",
-        lambda a, x, m, v: bce(a, x).sum(dim=1) + kl(m, v) / m.shape[1],
-    ),
-    # slerp(z0, z1, t)
-    ("slerp", "the straight line", lambda z0, z1, t: torch.lerp(z0, z1, t)),
-    ("slerp", "from z1 to z0", lambda z0, z1, t: slerp(z0, z1, 1 - t)),
-    (
-        "slerp",
-        "missing the division by sin ω",
-        lambda z0, z1, t: slerp(z0, z1, t) * torch.sin(torch.acos(F.cosine_similarity(z0, z1, 0))),
-    ),
-    pytest.param(
-        "slerp",
-        "without dividing by the two norms",
-        lambda z0, z1, t: slerp_of_omega(torch.acos(z0 @ z1), z0, z1, t),
-    ),
-    ("slerp", "a unit vector", lambda z0, z1, t: F.normalize(slerp(z0, z1, t), dim=0)),
-    pytest.param(
-        "slerp",
-        "a unit vector",
-        lambda z0, z1, t: slerp(z0 / z0.norm(), z1 / z1.norm(), t),
-    ),
-    # active_units(mu)
-    ("active_units", "the standard deviation", lambda m: (m.std(dim=0) > 0.01).sum()),
-    ("active_units", "the number of images", lambda m: (m.var(dim=1) > 0.01).sum()),
-    ("active_units", "the size of mu", lambda m: (m.abs().mean(dim=0) > 0.01).sum()),
-    ("active_units", "the size of mu", lambda m: (m.mean(dim=0).abs() > 0.01).sum()),
-    pytest.param(
-        "active_units",
-        "the size of mu",
-        lambda m: ((m**2).mean(dim=0) > 0.01).sum(),
-    ),
-    ("active_units", "a mask", lambda m: m.var(dim=0) > 0.01),
-    # attribute_direction(codes, has_it)
-    ("attribute_direction", "the opposite", lambda c, h: c[~h].mean(dim=0) - c[h].mean(dim=0)),
-    ("attribute_direction", "subtract that of the others", lambda c, h: c[h].mean(dim=0)),
-    ("attribute_direction", "sums", lambda c, h: c[h].sum(dim=0) - c[~h].sum(dim=0)),
-    ("attribute_direction", "the mean of all", lambda c, h: c[h].mean(dim=0) - c.mean(dim=0)),
-    (
-        "attribute_direction",
-        "keep its length",
-        lambda c, h: F.normalize(RIGHT["attribute_direction"](c, h), dim=0),
-    ),
-    # log_weights(recon, z, mu, log_var)
-    (
-        "log_weights",
-        "with the wrong sign: recon",
-        lambda r, z, m, v: r + log_normal(z, 0, 1) - log_normal(z, m, (v / 2).exp()),
-    ),
-    (
-        "log_weights",
-        "log q added",
-        lambda r, z, m, v: -r + log_normal(z, 0, 1) + log_normal(z, m, (v / 2).exp()),
-    ),
-    (
-        "log_weights",
-        "log q added",
-        lambda r, z, m, v: (
-            -r - half_squares(z) - half_squares((z - m) / (v / 2).exp()) - v.sum(1) / 2
+        ("σ where σ² belongs", lambda m, v: -0.5 * (1 + v - m**2 - torch.exp(v / 2)).sum(dim=1)),
+        ("the factor ½", lambda m, v: -torch.sum(1 + v - m**2 - v.exp(), dim=1)),
+        ("the wrong sign", lambda m, v: 0.5 * (1 + v - m**2 - v.exp()).sum(dim=1)),
+        ("the wrong sign", lambda m, v: 0.5 * (1 + v - m**2 - v.exp()).sum()),
+        ("one number for", lambda m, v: -0.5 * (1 + v - m**2 - v.exp()).sum()),
+        ("one number for", lambda m, v: kl(m, v).mean()),
+        ("one number for", lambda m, v: -0.5 * (1 + v - m**2 - v.exp()).mean()),
+        ("before the sum", lambda m, v: -0.5 * (1 + v - m**2 - v.exp())),
+        ("log σ² used as σ", lambda m, v: kl_of_sigma(m, v)),
+        ("where exp(log_var)", lambda m, v: -0.5 * (1 + v - m**2 - v).sum(dim=1)),
+        ("mu where mu²", lambda m, v: -0.5 * (1 + v - m - v.exp()).sum(dim=1)),
+    ],
+    "neg_elbo": [  # (x_logits, x, mu, log_var)
+        ("mean over pixels", lambda a, x, m, v: bce(a, x).mean(dim=1) + kl(m, v)),
+        ("mean over pixels", lambda a, x, m, v: mean_bce(a, x) + kl(m, v)),
+        ("mean over pixels", lambda a, x, m, v: mean_bce(a, x) + kl(m, v).mean()),
+        ("KL subtracted", lambda a, x, m, v: bce(a, x).sum(dim=1) - kl(m, v)),
+        ("the ELBO itself", lambda a, x, m, v: -bce(a, x).sum(dim=1) - kl(m, v)),
+        ("one number for", lambda a, x, m, v: bce(a, x).sum() + kl(m, v).sum()),
+        ("one number for", lambda a, x, m, v: (bce(a, x).sum(dim=1) + kl(m, v)).mean()),
+        ("the KL is missing", lambda a, x, m, v: bce(a, x).sum(dim=1)),
+        (
+            "a sigmoid applied twice",
+            lambda a, x, m, v: bce(torch.sigmoid(a), x).sum(dim=1) + kl(m, v),
         ),
-    ),
-    (
-        "log_weights",
-        "the prior's log p(z) is missing",
-        lambda r, z, m, v: -r - log_normal(z, m, (v / 2).exp()),
-    ),
-    (
-        "log_weights",
-        "the prior's log p(z) is missing",
-        lambda r, z, m, v: -r + half_squares((z - m) / (v / 2).exp()) + v.sum(dim=1) / 2,
-    ),
-    ("log_weights", "z counts as drawn from", lambda r, z, m, v: -r + log_normal(z, 0, 1)),
-    ("log_weights", "z counts as drawn from", lambda r, z, m, v: -r - half_squares(z)),
-    ("log_weights", "the KL in closed form", lambda r, z, m, v: -r - kl(m, v)),
-    (
-        "log_weights",
-        "in only one of the two",
-        lambda r, z, m, v: -r - half_squares(z) - log_normal(z, m, (v / 2).exp()),
-    ),
-    (
-        "log_weights",
-        "in only one of the two",
-        lambda r, z, m, v: (
-            -r + log_normal(z, 0, 1) + half_squares((z - m) / torch.exp(v / 2)) + 0.5 * v.sum(dim=1)
+        (
+            "the mean of the KL over latent dimensions",
+            lambda a, x, m, v: bce(a, x).sum(dim=1) + kl(m, v) / m.shape[1],
         ),
-    ),
-    (
-        "log_weights",
-        "the factor ½",
-        lambda r, z, m, v: -r + (-(z**2) + (z - m) ** 2 / v.exp() + v).sum(dim=2),
-    ),
-    (
-        "log_weights",
-        "the factor ½",
-        lambda r, z, m, v: -r + (-(z**2) + 0.5 * (z - m) ** 2 / v.exp() + 0.5 * v).sum(dim=2),
-    ),
-    (
-        "log_weights",
-        "the factor ½",
-        lambda r, z, m, v: -r + (-0.5 * z**2 + (z - m) ** 2 / v.exp() + v).sum(dim=2),
-    ),
-    (
-        "log_weights",
-        "without −½ log σ²",
-        lambda r, z, m, v: -r - half_squares(z) + half_squares((z - m) / torch.exp(v / 2)),
-    ),
-    (
-        "log_weights",
-        "with +½ log σ²",
-        lambda r, z, m, v: (
-            -r + (-0.5 * z**2 - (-0.5 * (z - m) ** 2 / v.exp() + 0.5 * v)).sum(dim=2)
+    ],
+    "slerp": [  # (z0, z1, t)
+        ("the straight line", lambda z0, z1, t: torch.lerp(z0, z1, t)),
+        ("from z1 to z0", lambda z0, z1, t: slerp(z0, z1, 1 - t)),
+        (
+            "missing the division by sin ω",
+            lambda z0, z1, t: (
+                slerp(z0, z1, t) * torch.sin(torch.acos(F.cosine_similarity(z0, z1, 0)))
+            ),
         ),
-    ),
-    (
-        "log_weights",
-        "used as σ²",
-        lambda r, z, m, v: -r + (-0.5 * z**2 + 0.5 * ((z - m) ** 2 / v + v)).sum(dim=2),
-    ),
-    (
-        "log_weights",
-        "used as σ:",
-        lambda r, z, m, v: -r + log_normal(z, 0, 1) - log_normal(z, m, torch.exp(v)),
-    ),
-    (
-        "log_weights",
-        "divided by σ:",
-        lambda r, z, m, v: (
-            -r + (-0.5 * z**2 + 0.5 * ((z - m) ** 2 / torch.exp(v / 2) + v)).sum(dim=2)
+        (
+            "without dividing by the two norms",
+            lambda z0, z1, t: slerp_of_omega(torch.acos(z0 @ z1), z0, z1, t),
         ),
-    ),
-    (
-        "log_weights",
-        "the mean over latent dimensions",
-        lambda r, z, m, v: -r + 0.5 * ((z - m) ** 2 / v.exp() + v - z**2).mean(dim=2),
-    ),
-    ("log_weights", "w itself", lambda *a: torch.exp(log_weights(*a))),
-    ("log_weights", "the negative of", lambda *a: -log_weights(*a)),
-    ("log_weights", "the mean over samples", lambda *a: log_weights(*a).mean(dim=0)),
-    ("log_weights", "one number for", lambda *a: log_weights(*a).mean()),
-    ("log_weights", "one number for", lambda *a: log_weights(*a).sum()),
-    # importance_weighted_bound(log_w)
-    ("importance_weighted_bound", "as it stands", lambda w: w.exp().mean(dim=0).log()),
-    ("importance_weighted_bound", "as it stands", lambda w: w.double().exp().mean(dim=0).log()),
-    ("importance_weighted_bound", "as it stands", lambda w: w.exp().sum(dim=0).log()),
-    (
-        "importance_weighted_bound",
-        "as it stands",
-        lambda w: w.max() + torch.log(torch.exp(w - w.max()).mean(dim=0)),
-    ),
-    ("importance_weighted_bound", "which is the ELBO", lambda w: w.mean(dim=0)),
-    ("importance_weighted_bound", "subtract log K for", lambda w: torch.logsumexp(w, dim=0)),
-    (
-        "importance_weighted_bound",
-        "log K added",
-        lambda w: torch.logsumexp(w, dim=0) + math.log(len(w)),
-    ),
-    ("importance_weighted_bound", "divided by K", lambda w: torch.logsumexp(w, dim=0) / len(w)),
-    (
-        "importance_weighted_bound",
-        "the log of the number of images",
-        lambda w: torch.logsumexp(w, dim=0) - math.log(w.shape[1]),
-    ),
-    ("importance_weighted_bound", "the mean of w:", lambda w: torch.exp(w).mean(dim=0)),
-    ("importance_weighted_bound", "the mean of w:", lambda w: torch.exp(bound(w))),
-    ("importance_weighted_bound", "the largest weight", lambda w: w.max(dim=0).values),
-    (
-        "importance_weighted_bound",
-        "the largest weight",
-        lambda w: w.max(dim=0).values - math.log(len(w)),
-    ),
-    ("importance_weighted_bound", "softmax", lambda w: (torch.softmax(w, dim=0) * w).sum(dim=0)),
-    ("importance_weighted_bound", "the mean over images", lambda w: bound(w.T)),
-    ("importance_weighted_bound", "the mean over images", lambda w: torch.logsumexp(w, dim=1)),
-    ("importance_weighted_bound", "the mean over images", lambda w: w.mean(dim=1)),
-    ("importance_weighted_bound", "the negative", lambda w: -bound(w)),
-    ("importance_weighted_bound", "the negative", lambda w: math.log(len(w)) - w.logsumexp(0)),
-    ("importance_weighted_bound", "one number for", lambda w: bound(w).mean()),
-    ("importance_weighted_bound", "one number for", lambda w: bound(w).sum()),
-    ("importance_weighted_bound", "one number for", lambda w: w.exp().mean().log()),
-    ("importance_weighted_bound", "one number for", lambda w: w.mean()),
-    # bits_per_dimension(nats, n_pixels)
-    ("bits_per_dimension", "bits of the density", lambda a, n: a / n / math.log(2)),
-    ("bits_per_dimension", "8 bits subtracted", lambda a, n: a / n / math.log(2) - 8),
-    (
-        "bits_per_dimension",
-        "8 bits for the whole image",
-        lambda a, n: (a + math.log(256)) / math.log(2) / n,
-    ),
-    ("bits_per_dimension", "255 levels", lambda a, n: a / n / math.log(2) + math.log2(255)),
-    ("bits_per_dimension", "nats: divide", lambda a, n: a / n),
-    ("bits_per_dimension", "nats: divide", lambda a, n: (a + n * math.log(256)) / n),
-    ("bits_per_dimension", "nats: divide", lambda a, n: a / n + 8),
-    ("bits_per_dimension", "added up", lambda a, n: a / n / math.log(2) + math.log(256)),
-    ("bits_per_dimension", "added up", lambda a, n: (a + 8 * n) / n / math.log(2)),
-    ("bits_per_dimension", "multiplying", lambda a, n: a / n * math.log(2) + 8),
-    ("bits_per_dimension", "multiplying", lambda a, n: a / n * math.log(2)),
-    ("bits_per_dimension", "multiplying", lambda a, n: (a / n + math.log(256)) * math.log(2)),
-    ("bits_per_dimension", "bits of the whole image", lambda a, n: a / math.log(2) + 8 * n),
-    ("bits_per_dimension", "bits of the whole image", lambda a, n: a / math.log(2) + 8),
-    ("bits_per_dimension", "bits of the whole image", lambda a, n: a / math.log(2)),
-    ("bits_per_dimension", "784 pixels", lambda a, n: bits(a, 784)),
-    ("bits_per_dimension", "the wrong sign", lambda a, n: bits(-a, n)),
-    ("bits_per_dimension", "the wrong sign", lambda a, n: -bits(a, n)),
-    ("bits_per_dimension", "one number for", lambda a, n: bits(a, n).mean()),
-    ("bits_per_dimension", "one number for", lambda a, n: bits(a.mean(), n)),
-    # effective_beta(pixels, latents, kl_weight, n_pixels, latent_size)
-    ("effective_beta", "the inverse", lambda *a: 1 / beta(*a)),
-    ("effective_beta", "the inverse", per_factor(lambda n, k: 1 / n, lambda n, k: k)),
-    (
-        "effective_beta",
-        "over pixels counted",
-        per_factor(lambda n, k: 1 / n, lambda n, k: 1 / k),
-    ),
-    ("effective_beta", "over latents counted", per_factor(lambda n, k: n, lambda n, k: k)),
-    ("effective_beta", "sum and mean exchanged", exchanged),
-    (
-        "effective_beta",
-        "n_pixels and latent_size exchanged",
-        per_factor(lambda n, k: k, lambda n, k: 1 / n),
-    ),
-    ("effective_beta", "the same factor", lambda p, j, w, n, k: w * n / k),
-    ("effective_beta", "the same factor", lambda p, j, w, n, k: w * k / n),
-    ("effective_beta", "only where both", both_only),
-    ("effective_beta", "the weight alone", lambda p, j, w, n, k: w),
-    ("effective_beta", "without the weight", lambda p, j, w, n, k: beta(p, j, 1, n, k)),
-    ("effective_beta", "divided by the weight", lambda p, j, w, n, k: beta(p, j, 1, n, k) / w),
-    ("effective_beta", "the pixels alone", lambda p, j, w, n, k: w * n if p == "mean" else w),
-    ("effective_beta", "the latents alone", lambda p, j, w, n, k: w / k if j == "mean" else w),
-    # free_bits(kl_j, least)
-    ("free_bits", "the limit on every image", lambda k, least: k.clamp(min=least).sum(1).mean()),
-    ("free_bits", "the limit on every image", lambda k, least: k.clamp(min=least).mean(0).sum()),
-    ("free_bits", "the limit on every image", lambda k, least: k.clamp(min=least).sum(dim=1)),
-    ("free_bits", "the limit on every image", lambda k, least: k.clamp(min=least).sum()),
-    ("free_bits", "no limit", lambda k, least: k.sum(dim=1).mean()),
-    ("free_bits", "no limit", lambda k, least: max(k.sum(dim=1).mean(), least)),
-    ("free_bits", "no limit", lambda k, least: max(k.mean(0).sum(), least * k.shape[1])),
-    ("free_bits", "no limit", lambda k, least: k.sum(dim=1).clamp(min=least).mean()),
-    ("free_bits", "no limit", lambda k, least: k.sum(1).clamp(min=least * k.shape[1]).mean()),
-    ("free_bits", "an upper limit", lambda k, least: k.mean(dim=0).clamp(max=least).sum()),
-    ("free_bits", "what is over the limit", lambda k, least: F.relu(k.mean(0) - least).sum()),
-    (
-        "free_bits",
-        "what is over the limit",
-        lambda k, least: sum(kl for kl in k.mean(dim=0) if kl > least),
-    ),
-    ("free_bits", "what is over the limit", lambda k, least: F.relu(k.sum(1).mean() - least)),
-    ("free_bits", "the sum over the batch", lambda k, least: k.sum(0).clamp(min=least).sum()),
-    ("free_bits", "the images are dim=0", lambda k, least: k.mean(1).clamp(min=least).sum()),
-    ("free_bits", "the images are dim=0", lambda k, least: k.mean(1).clamp(min=least).mean()),
-    ("free_bits", "the images are dim=0", lambda k, least: k.mean(1).clamp(min=least)),
-    ("free_bits", "after the limit", lambda k, least: k.mean(0).clamp(min=least).mean()),
-    ("free_bits", "before their sum", lambda k, least: k.mean(dim=0).clamp(min=least)),
-    (
-        "free_bits",
-        "the same number for every image",
-        lambda k, least: RIGHT["free_bits"](k, least) * torch.ones(len(k)),
-    ),
-]
+        ("a unit vector", lambda z0, z1, t: F.normalize(slerp(z0, z1, t), dim=0)),
+        ("a unit vector", lambda z0, z1, t: slerp(z0 / z0.norm(), z1 / z1.norm(), t)),
+    ],
+    "active_units": [  # (mu)
+        ("the standard deviation", lambda m: (m.std(dim=0) > 0.01).sum()),
+        ("the number of images", lambda m: (m.var(dim=1) > 0.01).sum()),
+        ("the size of mu", lambda m: (m.abs().mean(dim=0) > 0.01).sum()),
+        ("the size of mu", lambda m: (m.mean(dim=0).abs() > 0.01).sum()),
+        ("the size of mu", lambda m: ((m**2).mean(dim=0) > 0.01).sum()),
+        ("a mask", lambda m: m.var(dim=0) > 0.01),
+    ],
+    "attribute_direction": [  # (codes, has_it)
+        ("the opposite", lambda c, h: c[~h].mean(dim=0) - c[h].mean(dim=0)),
+        ("subtract that of the others", lambda c, h: c[h].mean(dim=0)),
+        ("sums", lambda c, h: c[h].sum(dim=0) - c[~h].sum(dim=0)),
+        ("the mean of all", lambda c, h: c[h].mean(dim=0) - c.mean(dim=0)),
+        ("keep its length", lambda c, h: F.normalize(RIGHT["attribute_direction"](c, h), dim=0)),
+    ],
+    "log_weights": [  # (recon, z, mu, log_var)
+        ("with the wrong sign: recon", lambda r, z, m, v: r + log_p(z) - log_q(z, m, v)),
+        ("log q added", lambda r, z, m, v: -r + log_p(z) + log_q(z, m, v)),
+        (
+            "log q added",
+            lambda r, z, m, v: (
+                -r - half_squares(z) - half_squares((z - m) / (v / 2).exp()) - v.sum(1) / 2
+            ),
+        ),
+        ("the prior's log p(z) is missing", lambda r, z, m, v: -r - log_q(z, m, v)),
+        (
+            "the prior's log p(z) is missing",
+            lambda r, z, m, v: -r + half_squares((z - m) / (v / 2).exp()) + v.sum(dim=1) / 2,
+        ),
+        ("z counts as drawn from", lambda r, z, m, v: -r + log_p(z)),
+        ("z counts as drawn from", lambda r, z, m, v: -r - half_squares(z)),
+        ("the KL in closed form", lambda r, z, m, v: -r - kl(m, v)),
+        ("in only one of the two", lambda r, z, m, v: -r - half_squares(z) - log_q(z, m, v)),
+        (
+            "in only one of the two",
+            lambda r, z, m, v: (
+                -r + log_p(z) + half_squares((z - m) / torch.exp(v / 2)) + 0.5 * v.sum(dim=1)
+            ),
+        ),
+        ("the factor ½", lambda r, z, m, v: -r + (-(z**2) + (z - m) ** 2 / v.exp() + v).sum(dim=2)),
+        (
+            "the factor ½",
+            lambda r, z, m, v: -r + (-(z**2) + 0.5 * (z - m) ** 2 / v.exp() + 0.5 * v).sum(dim=2),
+        ),
+        (
+            "the factor ½",
+            lambda r, z, m, v: -r + (-0.5 * z**2 + (z - m) ** 2 / v.exp() + v).sum(dim=2),
+        ),
+        (
+            "without −½ log σ²",
+            lambda r, z, m, v: -r - half_squares(z) + half_squares((z - m) / torch.exp(v / 2)),
+        ),
+        (
+            "with +½ log σ²",
+            lambda r, z, m, v: (
+                -r + (-0.5 * z**2 - (-0.5 * (z - m) ** 2 / v.exp() + 0.5 * v)).sum(dim=2)
+            ),
+        ),
+        (
+            "used as σ²",
+            lambda r, z, m, v: -r + (-0.5 * z**2 + 0.5 * ((z - m) ** 2 / v + v)).sum(dim=2),
+        ),
+        ("used as σ:", lambda r, z, m, v: -r + log_p(z) - log_normal(z, m, torch.exp(v))),
+        (
+            "divided by σ:",
+            lambda r, z, m, v: (
+                -r + (-0.5 * z**2 + 0.5 * ((z - m) ** 2 / torch.exp(v / 2) + v)).sum(dim=2)
+            ),
+        ),
+        (
+            "the mean over latent dimensions",
+            lambda r, z, m, v: -r + 0.5 * ((z - m) ** 2 / v.exp() + v - z**2).mean(dim=2),
+        ),
+        ("w itself", lambda *a: torch.exp(log_weights(*a))),
+        ("the negative of", lambda *a: -log_weights(*a)),
+        ("the mean over samples", lambda *a: log_weights(*a).mean(dim=0)),
+        ("one number for", lambda *a: log_weights(*a).mean()),
+        ("one number for", lambda *a: log_weights(*a).sum()),
+    ],
+    "importance_weighted_bound": [  # (log_w)
+        ("as it stands", lambda w: w.exp().mean(dim=0).log()),
+        ("as it stands", lambda w: w.double().exp().mean(dim=0).log()),
+        ("as it stands", lambda w: w.exp().sum(dim=0).log()),
+        ("as it stands", lambda w: w.max() + torch.log(torch.exp(w - w.max()).mean(dim=0))),
+        ("which is the ELBO", lambda w: w.mean(dim=0)),
+        ("subtract log K for", lambda w: torch.logsumexp(w, dim=0)),
+        ("log K added", lambda w: torch.logsumexp(w, dim=0) + math.log(len(w))),
+        ("divided by K", lambda w: torch.logsumexp(w, dim=0) / len(w)),
+        (
+            "the log of the number of images",
+            lambda w: torch.logsumexp(w, dim=0) - math.log(w.shape[1]),
+        ),
+        ("the mean of w:", lambda w: torch.exp(w).mean(dim=0)),
+        ("the mean of w:", lambda w: torch.exp(bound(w))),
+        ("the largest weight", lambda w: w.max(dim=0).values),
+        ("the largest weight", lambda w: w.max(dim=0).values - math.log(len(w))),
+        ("softmax", lambda w: (torch.softmax(w, dim=0) * w).sum(dim=0)),
+        ("the mean over images", lambda w: bound(w.T)),
+        ("the mean over images", lambda w: torch.logsumexp(w, dim=1)),
+        ("the mean over images", lambda w: w.mean(dim=1)),
+        ("the negative", lambda w: -bound(w)),
+        ("the negative", lambda w: math.log(len(w)) - w.logsumexp(0)),
+        ("one number for", lambda w: bound(w).mean()),
+        ("one number for", lambda w: bound(w).sum()),
+        ("one number for", lambda w: w.exp().mean().log()),
+        ("one number for", lambda w: w.mean()),
+    ],
+    "bits_per_dimension": [  # (nats, n_pixels)
+        ("bits of the density", lambda a, n: a / n / math.log(2)),
+        ("8 bits subtracted", lambda a, n: a / n / math.log(2) - 8),
+        ("8 bits for the whole image", lambda a, n: (a + math.log(256)) / math.log(2) / n),
+        ("255 levels", lambda a, n: a / n / math.log(2) + math.log2(255)),
+        ("nats: divide", lambda a, n: a / n),
+        ("nats: divide", lambda a, n: (a + n * math.log(256)) / n),
+        ("nats: divide", lambda a, n: a / n + 8),
+        ("added up", lambda a, n: a / n / math.log(2) + math.log(256)),
+        ("added up", lambda a, n: (a + 8 * n) / n / math.log(2)),
+        ("multiplying", lambda a, n: a / n * math.log(2) + 8),
+        ("multiplying", lambda a, n: a / n * math.log(2)),
+        ("multiplying", lambda a, n: (a / n + math.log(256)) * math.log(2)),
+        ("bits of the whole image", lambda a, n: a / math.log(2) + 8 * n),
+        ("bits of the whole image", lambda a, n: a / math.log(2) + 8),
+        ("bits of the whole image", lambda a, n: a / math.log(2)),
+        ("784 pixels", lambda a, n: bits(a, 784)),
+        ("the wrong sign", lambda a, n: bits(-a, n)),
+        ("the wrong sign", lambda a, n: -bits(a, n)),
+        ("one number for", lambda a, n: bits(a, n).mean()),
+        ("one number for", lambda a, n: bits(a.mean(), n)),
+    ],
+    "effective_beta": [  # (pixels, latents, kl_weight, n_pixels, latent_size)
+        ("the inverse", lambda *a: 1 / beta(*a)),
+        ("the inverse", per_factor(lambda n, k: 1 / n, lambda n, k: k)),
+        ("over pixels counted", per_factor(lambda n, k: 1 / n, lambda n, k: 1 / k)),
+        ("over latents counted", per_factor(lambda n, k: n, lambda n, k: k)),
+        ("sum and mean exchanged", exchanged),
+        ("n_pixels and latent_size exchanged", per_factor(lambda n, k: k, lambda n, k: 1 / n)),
+        ("the same factor", lambda p, j, w, n, k: w * n / k),
+        ("the same factor", lambda p, j, w, n, k: w * k / n),
+        ("only where both", both_only),
+        ("the weight alone", lambda p, j, w, n, k: w),
+        ("without the weight", lambda p, j, w, n, k: beta(p, j, 1, n, k)),
+        ("divided by the weight", lambda p, j, w, n, k: beta(p, j, 1, n, k) / w),
+        ("the pixels alone", lambda p, j, w, n, k: w * n if p == "mean" else w),
+        ("the latents alone", lambda p, j, w, n, k: w / k if j == "mean" else w),
+    ],
+    "free_bits": [  # (kl_j, least)
+        ("the limit on every image", lambda k, least: k.clamp(min=least).sum(1).mean()),
+        ("the limit on every image", lambda k, least: k.clamp(min=least).mean(0).sum()),
+        ("the limit on every image", lambda k, least: k.clamp(min=least).sum(dim=1)),
+        ("the limit on every image", lambda k, least: k.clamp(min=least).sum()),
+        ("no limit", lambda k, least: k.sum(dim=1).mean()),
+        ("no limit", lambda k, least: max(k.sum(dim=1).mean(), least)),
+        ("no limit", lambda k, least: max(k.mean(0).sum(), least * k.shape[1])),
+        ("no limit", lambda k, least: k.sum(dim=1).clamp(min=least).mean()),
+        ("no limit", lambda k, least: k.sum(1).clamp(min=least * k.shape[1]).mean()),
+        ("an upper limit", lambda k, least: k.mean(dim=0).clamp(max=least).sum()),
+        ("what is over the limit", lambda k, least: F.relu(k.mean(0) - least).sum()),
+        ("what is over the limit", lambda k, least: sum(kl for kl in k.mean(dim=0) if kl > least)),
+        ("what is over the limit", lambda k, least: F.relu(k.sum(1).mean() - least)),
+        ("the sum over the batch", lambda k, least: k.sum(0).clamp(min=least).sum()),
+        ("the images are dim=0", lambda k, least: k.mean(1).clamp(min=least).sum()),
+        ("the images are dim=0", lambda k, least: k.mean(1).clamp(min=least).mean()),
+        ("the images are dim=0", lambda k, least: k.mean(1).clamp(min=least)),
+        ("after the limit", lambda k, least: k.mean(0).clamp(min=least).mean()),
+        ("before their sum", lambda k, least: k.mean(dim=0).clamp(min=least)),
+        (
+            "the same number for every image",
+            lambda k, least: RIGHT["free_bits"](k, least) * torch.ones(len(k)),
+        ),
+    ],
+}
 
 every_check = pytest.mark.parametrize("name", RIGHT)
 
 
 def run(name, answer):
-    verdict = getattr(checks, name)(answer)
+    verdict = getattr(HOMES[name], name)(answer)
     assert repr(verdict) == str(verdict)  # a notebook shows it without quotes
     return verdict
 
 
 def test_every_check_is_tested():
-    public = {
-        name
-        for name, value in vars(checks).items()
-        if callable(value) and value.__module__ == checks.__name__ and name[0].islower()
-    }
-    # It compares names, not tensors, and has tests of its own in test_diagnose.py.
-    assert public - {"diagnose"} == set(RIGHT)
+    # These compare names, not tensors, and have tests of their own at the end.
+    assert set(HOMES) - {"diagnose", "fault_named"} == set(RIGHT)
 
 
 # --- right ----------------------------------------------------------------------------------------
@@ -586,14 +515,7 @@ def test_shape_inf_and_off_values_have_their_messages(name):
     assert not verdict.ok and "the right shape, but values are off by up to 0.125" in verdict
 
 
-def all_but(name, reason):
-    """Return all checks, of which this one is known to fail."""
-    return [pytest.param(n) if n == name else n for n in RIGHT]
-
-
-@pytest.mark.parametrize(
-    "name", all_but("reparameterize", "NaN differs from NaN: it is taken for noise of your own")
-)
+@every_check
 def test_nan_has_its_message(name):
     verdict = run(name, lambda *arguments: RIGHT[name](*arguments) * math.nan)
     assert not verdict.ok and "holds NaN or inf" in verdict
@@ -602,7 +524,9 @@ def test_nan_has_its_message(name):
 # --- mistakes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, says, answer", WRONG)
+@pytest.mark.parametrize(
+    "name, says, answer", [(name, *case) for name, cases in WRONG.items() for case in cases]
+)
 def test_a_common_mistake_is_named(name, says, answer):
     verdict = run(name, answer)
     assert verdict.startswith("Not yet: this looks like ") and says in verdict
@@ -615,11 +539,11 @@ def listed(name, monkeypatch):
 
     def compare(answer, arguments, right, mistakes):
         found.update(right=right, mistakes=mistakes)
-        return checks.Verdict("")
+        return Verdict("")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "_compare", compare)
-        getattr(checks, name)(None)
+        patch.setattr(HOMES[name], "compare", compare)
+        run(name, None)
     mistakes = {
         message: wrongs if isinstance(wrongs, list) else [wrongs]
         for message, wrongs in found["mistakes"].items()
@@ -636,9 +560,7 @@ def same(a, b):
     return torch.allclose(a.double(), b.double(), rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "name", all_but("active_units", "the mean square of mu gives 4, like the standard deviation")
-)
+@every_check
 def test_the_mistakes_of_a_check_differ_from_each_other_and_from_the_right_answer(
     name, monkeypatch
 ):
@@ -655,9 +577,93 @@ def test_the_mistakes_of_a_check_differ_from_each_other_and_from_the_right_answe
 @every_check
 def test_every_listed_mistake_is_tested_here_and_no_part_fits_two(name, monkeypatch):
     _, mistakes = listed(name, monkeypatch)
-    cases = [case.values if hasattr(case, "values") else case for case in WRONG]
-    parts = {says for check, says, _ in cases if check == name}
+    parts = {says for says, _ in WRONG[name]}
     for part in parts:
         assert sum(part in message for message in mistakes) == 1, part
     for message in mistakes:
         assert any(part in message for part in parts), message
+
+
+# --- the diagnoses --------------------------------------------------------------------------------
+
+CAUSES = {
+    "A": "log_var used as sigma",
+    "B": "sigmoid twice",
+    "C": "mean for sum",
+    "D": "wrong sign of the KL",
+    "E": "no noise",
+}
+
+
+@pytest.mark.parametrize("convert", [lambda a: a, lambda a: lambda: a], ids=["dict", "function"])
+def test_the_right_diagnoses_are_correct(convert):
+    verdict = diagnose(convert(CAUSES))
+    assert verdict.ok is True and verdict.startswith("Correct.\nA: right, log_var")
+    assert repr(verdict) == str(verdict)
+
+
+def test_each_wrong_diagnosis_is_answered_by_its_own_symptom():
+    said = set()
+    for letter, cause in CAUSES.items():
+        for fault in set(FAULTS) - {cause}:
+            verdict = diagnose({**CAUSES, letter: fault})
+            assert verdict.ok is False and verdict.startswith("Not yet: 4 of 5 are right.")
+            (line,) = (line for line in verdict.split("\n") if line.startswith(f"{letter}: "))
+            assert line.startswith(f"{letter}: not {fault!r}: with it ")
+            assert cause not in line  # the answer is not given away
+            said.add(line.split(": ", 1)[1])
+    assert len(said) == len(FAULTS)
+
+
+@pytest.mark.parametrize(
+    "words, fault",
+    [
+        *((fault, fault) for fault in FAULTS),
+        *((fault.upper() + "!", fault) for fault in FAULTS),
+        ("KL sign wrong", "wrong sign of the KL"),
+        ("the KL has a minus sign", None),  # "has" is no word of any
+        ("minus KL", "wrong sign of the KL"),
+        ("mean over pixels", "mean for sum"),
+        ("mean instead of the sum", "mean for sum"),
+        ("log σ² used as σ", "log_var used as sigma"),
+        ("logvar as sigma", "log_var used as sigma"),
+        ("log var", "log_var used as sigma"),
+        ("sampling forgotten", "no noise"),
+        ("z = mu", "no noise"),
+        ("Noise", "no noise"),
+        ("double sigmoid", "sigmoid twice"),
+        ("σ² as σ", "variance used as sigma"),
+        ("NaN", "not finite"),
+        ("KL", None),
+        ("sigma", None),
+        ("no", None),
+        ("", None),
+        ("the learning rate", None),
+    ],
+)
+def test_any_unambiguous_spelling_names_a_fault(words, fault):
+    assert fault_named(words) == fault
+
+
+@pytest.mark.parametrize(
+    "answers, says",
+    [
+        ({}, "0 of 5 are right.\nA: not yet."),
+        (
+            {"A": "...", "B": None, "C": ...},
+            "0 of 5 are right.\nA: not yet.\nB: not yet.\nC: not y",
+        ),
+        ({"a ": "LOG VAR"}, "1 of 5 are right.\nA: right, log_var used as sigma."),
+        ({"A": "the moon"}, "names none or several of the faults: wrong sign of the KL, mean"),
+        ({"F": "no noise"}, "There is no patient F."),
+        (None, "expected a dict"),
+        (["no noise"], "got list"),
+        (lambda: None, "returns nothing"),
+        (lambda: 1 / 0, "raised ZeroDivisionError"),
+        (lambda a: {}, "raised TypeError"),
+        (unwritten, "write the function"),
+    ],
+)
+def test_what_is_not_yet_a_diagnosis(answers, says):
+    verdict = diagnose(answers)
+    assert verdict.ok is False and verdict.startswith("Not yet: ") and says in verdict

@@ -1,5 +1,6 @@
 """Several processes under torchrun: their gradients, their result, and the death of one."""
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shares
 import torch
 
-from vae_lesson import saving, train
+from vae_lesson import train
 from vae_lesson.models import VAE
+from vae_lesson.running import saving
 
 
 def torchrun(script, *arguments, n, max_restarts=0):
@@ -42,129 +45,42 @@ def torchrun(script, *arguments, n, max_restarts=0):
 
 # --- gradients and results ------------------------------------------------------------------------
 
-# What single and several processes both run; the processes import it from a file.
-COMMON = '''
-import torch
-from vae_lesson import train
-from vae_lesson.models import VAE, reparameterize
 
-
-def pictures(n, seed):
-    """Four patterns of 16 pixels, each as often as the others: no model does better than log 4."""
-    generator = torch.Generator().manual_seed(seed)
-    ways = torch.rand((4, 16), generator=torch.Generator().manual_seed(9)).gt(0.5)
-    return (255 * ways[torch.randint(4, (n,), generator=generator)]).byte().view(n, 4, 4)
-
-
-def noisy(n):
-    """Different images, so that each can be told by its pixels."""
-    pixels = torch.rand((n, 16), generator=torch.Generator().manual_seed(1))
-    return (255 * pixels).byte().view(n, 4, 4)
-
-
-def new(seed):
-    torch.manual_seed(seed)
-    return VAE(2, 8, 16)
-
-
-def last_gradients(n, batch_size):
-    """Return the gradients of an epoch's last step; each image has its own eps, wherever it is.
-
-    The learning rate moves nothing, so that all steps are taken with the first weights.
-    """
-    images = noisy(n)
-    rows = images.flatten(1).float() / 255
-    eps = torch.randn((n, 2), generator=torch.Generator().manual_seed(2))
-
-    def terms(model, x, generator):
-        which = (x[:, None] == rows).all(dim=2).float().argmax(dim=1)
-        mu, log_var = model.encode(x)  # by its parts: terms may call what they like of a model
-        logits = model.decode(reparameterize(mu, log_var, eps[which]))
-        return train.losses.bernoulli_nll(logits, x), train.losses.kl_standard_normal(mu, log_var)
-
-    model = new(0)
-    options = {"epochs": 1, "batch_size": batch_size, "lr": 1e-30, "beta": 0.7, "terms": terms}
-    history = train.fit(model, images, **options, device="cpu", progress=False)
-    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    return gradients, history.recon + history.kl
-
-
-def trained(seed, model_seed):
-    """Return what a training ends with, and the seeds of the noise that it drew from."""
-    seeds = []
-
-    def terms(model, x, generator):
-        if model.training:
-            seeds.append(generator.initial_seed())
-        return train.elbo_terms(model, x, generator)
-
-    model = new(model_seed)
-    history = train.fit(
-        *(model, pictures(250, 0)),
-        **{"epochs": 40, "batch_size": 32, "lr": 5e-3, "seed": seed, "terms": terms},
-        **{"test_images": pictures(100, 1), "device": "cpu", "progress": False},
-    )
-    return model.state_dict(), history.test_neg_elbo, seeds
-'''
-
-WORKER = """
-import sys
-
-import torch
-import torch.distributed as dist
-
-from common import last_gradients, trained
-from vae_lesson import devices
-
-out, seeds = sys.argv[1], [int(seed) for seed in sys.argv[2:]]
-devices.start(torch.device("cpu"))
-rank, size = devices.world()
-left = {}
-for n, batch_size in CASES:
-    left[f"gradients {n} {batch_size}"] = last_gradients(n, batch_size)
-for seed in seeds:  # ranks 1 and up start from other weights: the first process's are taken
-    left[f"trained {seed}"] = trained(seed, model_seed=seed + rank)
-torch.save(left, f"{out}/left{rank}")
-devices.stop()
-"""
-# Images, and the batch size: one batch that can be shared evenly, one that cannot, and a last batch
-# of 2: with three processes the third has no image.
-CASES = [(24, 24), (23, 23), (20, 18)]
-
-
-@pytest.fixture(scope="module")
-def common():
-    names = {}
-    exec(COMMON, names)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield names
-    torch.set_num_threads(n_threads)
-
-
-def processes(folder, n, *seeds):
+def in_processes(folder, n, *seeds):
     """Return what each of n processes has left."""
-    (folder / "common.py").write_text(COMMON, encoding="utf-8")
-    (folder / "worker.py").write_text(WORKER.replace("CASES", repr(CASES)), encoding="utf-8")
-    torchrun(folder / "worker.py", folder, *seeds, n=n)
+    # A server that has imported torch forks the processes: each would take seconds to import it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["shares"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [
+        context.Process(target=shares.work, args=(rank, n, port, seeds, folder))
+        for rank in range(n)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+        assert process.exitcode == 0
     return [torch.load(folder / f"left{rank}", weights_only=True) for rank in range(n)]
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    return processes(tmp_path_factory.mktemp("two"), 2, 0, 1)
+    return in_processes(tmp_path_factory.mktemp("two"), 2, 0, 1)
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    return processes(tmp_path_factory.mktemp("three"), 3)
+    return in_processes(tmp_path_factory.mktemp("three"), 3)
 
 
-@pytest.mark.parametrize("n, batch_size", CASES)
+@pytest.mark.parametrize("n, batch_size", shares.CASES)
 @pytest.mark.parametrize("n_processes", [2, 3])
-def test_gradients_are_those_of_one_process(request, common, n_processes, n, batch_size):
+def test_gradients_are_those_of_one_process(request, n_processes, n, batch_size):
     left = request.getfixturevalue({2: "two", 3: "three"}[n_processes])
-    expected, expected_terms = common["last_gradients"](n, batch_size)
+    expected, expected_terms = shares.last_gradients(n, batch_size)
     parts = [each[f"gradients {n} {batch_size}"] for each in left]
     for gradients, terms in parts:
         # Not bit by bit: each process adds up its own images, and their sums are added then, while
@@ -177,13 +93,13 @@ def test_gradients_are_those_of_one_process(request, common, n_processes, n, bat
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_two_processes_train_as_well_as_one(common, two, seed):
+def test_two_processes_train_as_well_as_one(two, seed):
     parts = [each[f"trained {seed}"] for each in two]
     (state, test, _), (other_state, other_test, _) = parts
     for name, tensor in state.items():
         assert torch.equal(tensor, other_state[name]), name
     assert test == other_test
-    _, alone, _ = common["trained"](seed, model_seed=seed)
+    _, alone, _ = shares.trained(seed, model_seed=seed)
     assert alone[-1] < 0.6 * alone[0]  # it has learned something
     assert test[-1] == pytest.approx(alone[-1], rel=0.05)  # with other noise
 
@@ -199,6 +115,7 @@ def test_each_process_has_noise_of_its_own_and_each_epoch_too(two):
 # The command on small images; it notes which process writes; with a marker that is not there yet,
 # the second process makes it and dies in the third epoch, at its second step.
 HOOKED = """
+import multiprocessing
 import os
 import signal
 import sys
@@ -207,17 +124,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vae_lesson import command, data, train
+from vae_lesson import data, losses, sources, train
+from vae_lesson.running import command
 
 folder, marker = Path(sys.argv[1]), sys.argv[2]
 rank = int(os.environ["RANK"])
 images = np.random.default_rng(0).integers(0, 2, (130, 28, 28)) * 255
 images = torch.from_numpy(images.astype(np.uint8))
 labels = torch.zeros(130, dtype=torch.long)
-data.load_images = lambda name, device: data.Images(
+sources.load_images = lambda name, device: data.Images(
     "digits", images[:100], labels[:100], images[100:], labels[100:], ("noise",)
 )
-save, elbo_terms, calls = torch.save, train.elbo_terms, 0
+save, elbo_terms, calls = torch.save, losses.elbo_terms, 0
 
 
 def noted_save(content, path):
@@ -235,8 +153,10 @@ def mortal_terms(model, x, generator=None):
     return elbo_terms(model, x, generator)
 
 
-torch.save, train.elbo_terms = noted_save, mortal_terms
+torch.save, losses.elbo_terms, train.elbo_terms = noted_save, mortal_terms, mortal_terms
 command.main(
+    train.fit,
+    train.check_settings,
     "--hidden-size 16 --epochs 4 --batch-size 40 --schedule one-cycle --binarisation dynamic "
     f"--device cpu --quiet --out {folder / 'out'}".split()
 )

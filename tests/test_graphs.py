@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from vae_lesson import graphs
+from vae_lesson.running import graphs
 
 
 class Stream:

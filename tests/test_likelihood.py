@@ -1,17 +1,24 @@
-"""likelihood: importance sampling against a model that can be solved, and training on the bound."""
+"""importance: sampling against a model that can be solved, and training on the bound."""
 
 import functools
 import math
 
 import pytest
 import torch
+from torch.distributions import Normal
 
-from vae_lesson import evaluate, likelihood, losses, train
-from vae_lesson.models import VAE, AutoregressiveVAE
+from vae_lesson import evaluate, losses, train
+from vae_lesson.clinic.collapse import AutoregressiveVAE
+from vae_lesson.likelihood import importance, pixels
+from vae_lesson.models import VAE
 
 N_PIXELS = 6
 VARIANCE = 0.3
-gaussian = functools.partial(losses.gaussian_nll, log_var=math.log(VARIANCE))
+gaussian = functools.partial(pixels.gaussian_nll, log_var=math.log(VARIANCE))
+
+
+def generator(seed=3):
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +36,60 @@ def solved():
     return model, images, exact.log_prob(images.double() / 255)
 
 
+# --- the formula ----------------------------------------------------------------------------------
+
+
+def draws(*shapes):
+    noise = generator(0)
+    return [torch.randn(shape, generator=noise, dtype=torch.float64) for shape in shapes]
+
+
+def test_log_weights_are_the_three_densities():
+    z, mu, log_var, recon = draws((5, 3, 2), (3, 2), (3, 2), (5, 3))
+    q = Normal(mu, torch.exp(0.5 * log_var))
+    expected = -recon + Normal(0.0, 1.0).log_prob(z).sum(dim=2) - q.log_prob(z).sum(dim=2)
+    torch.testing.assert_close(importance.log_weights(recon, z, mu, log_var), expected)
+
+
+@pytest.mark.parametrize(
+    "recon, z, mu, log_var, error",
+    [
+        ((1, 5), (1, 5, 2), (5, 1), (5, 2), r"mu, log_var and .* got \(5, 1\), \(5, 2\) and"),
+        ((1, 5), (1, 5, 2), (5, 2), (1, 2), r"mu, log_var and .* got \(5, 2\), \(1, 2\) and"),
+        ((4, 5), (4, 5, 1), (5, 2), (5, 2), r"z_of_one_sample .* \(5, 2\) and \(5, 1\)"),
+        ((1, 5), (4, 5, 2), (5, 2), (5, 2), r"recon and z_.* got \(1, 5\) and \(4, 5\)"),
+        ((5,), (4, 5, 2), (5, 2), (5, 2), r"recon and z_.* got \(5,\) and \(4, 5\)"),
+    ],
+)
+def test_weights_of_shapes_that_would_broadcast_are_refused(recon, z, mu, log_var, error):
+    with pytest.raises(ValueError, match=error):
+        importance.log_weights(*(torch.zeros(shape) for shape in (recon, z, mu, log_var)))
+
+
+def test_importance_weighted_bound_is_the_log_of_the_mean_weight():
+    (log_w,) = draws((6, 4))
+    bound = importance.importance_weighted_bound(log_w)
+    torch.testing.assert_close(bound, log_w.exp().mean(dim=0).log())
+    elbo = importance.importance_weighted_bound(log_w[:1])
+    torch.testing.assert_close(elbo, log_w[0])
+    assert (bound > log_w.mean(dim=0)).all()  # Jensen
+    # e^-1000 is 0 even in float64.
+    torch.testing.assert_close(importance.importance_weighted_bound(log_w - 1000), bound - 1000)
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 3, 4)])
+def test_importance_weighted_bound_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match="K of at least 1"):
+        importance.importance_weighted_bound(torch.zeros(shape))
+
+
+# --- the estimate ---------------------------------------------------------------------------------
+
+
 def test_the_estimate_rises_with_k_and_reaches_the_exact_value(solved):
     model, images, exact = solved
     k = (1, 10, 100, 5000)
-    estimates = likelihood.log_likelihood(model, images, k, nll=gaussian)
+    estimates = importance.log_likelihood(model, images, k, nll=gaussian)
     assert [e.n_samples for e in estimates] == list(k)
     means = [e.mean for e in estimates]
     assert means == sorted(means)
@@ -45,7 +102,7 @@ def test_the_estimate_rises_with_k_and_reaches_the_exact_value(solved):
 def test_the_mean_over_the_weights_is_p_of_x(solved):
     model, images, exact = solved
     x = images[:8].float() / 255
-    log_w = likelihood.log_weights(model, x, 20_000, torch.Generator().manual_seed(1), gaussian)
+    log_w = importance.posterior_log_weights(model, x, 20_000, generator(1), gaussian)
     ratio = torch.exp(log_w.double() - exact[:8])  # w / p(x), whose mean is 1
     error = ratio.std(dim=0) / math.sqrt(len(ratio))
     assert ((ratio.mean(dim=0) - 1).abs() < 4 * error).all() and (error < 0.05).all()
@@ -53,8 +110,8 @@ def test_the_mean_over_the_weights_is_p_of_x(solved):
 
 def test_draws_from_the_prior_give_the_same_value_with_enough_of_them(solved):
     model, images, exact = solved
-    options = {"nll": gaussian, "draws": likelihood.log_p_given_prior_draws}
-    one, many = likelihood.log_likelihood(model, images, (1, 5000), **options)
+    options = {"nll": gaussian, "draws": importance.prior_log_weights}
+    one, many = importance.log_likelihood(model, images, (1, 5000), **options)
     assert many.mean == pytest.approx(exact.mean().item(), abs=0.02)
     assert one.mean < many.mean - 0.1
 
@@ -63,9 +120,9 @@ def test_with_one_sample_it_is_the_elbo():
     torch.manual_seed(0)
     model = VAE(3, 8, 16).eval()
     images = torch.randint(0, 256, (50, 16), dtype=torch.uint8)
-    (one,) = likelihood.log_likelihood(model, images, (1,))
+    (one,) = importance.log_likelihood(model, images, (1,))
     # Not the same draws, and KL in closed form: the same within their scatter.
-    elbos = [-evaluate.neg_elbo(model, images, seed=seed).neg_elbo for seed in range(30)]
+    elbos = [-evaluate.mean_terms(model, images, seed=seed).neg_elbo for seed in range(30)]
     assert one.mean == pytest.approx(sum(elbos) / 30, abs=0.2)
     assert one.standard_error == pytest.approx(one.per_image.std().item() / math.sqrt(50))
 
@@ -73,17 +130,17 @@ def test_with_one_sample_it_is_the_elbo():
 def test_the_groups_of_a_smaller_k_are_averaged():
     log_w = torch.randn(7, 2, generator=torch.Generator().manual_seed(0))
     by_hand = torch.stack([log_w[[0, 2, 4]], log_w[[1, 3, 5]]]).exp().mean(dim=1).log().mean(dim=0)
-    torch.testing.assert_close(likelihood._mean_bound(log_w, 3), by_hand)
-    torch.testing.assert_close(likelihood._mean_bound(log_w, 1), log_w.mean(dim=0))
-    whole = losses.importance_weighted_bound(log_w)
-    torch.testing.assert_close(likelihood._mean_bound(log_w, 7), whole)
+    torch.testing.assert_close(importance._mean_bound(log_w, 3), by_hand)
+    torch.testing.assert_close(importance._mean_bound(log_w, 1), log_w.mean(dim=0))
+    whole = importance.importance_weighted_bound(log_w)
+    torch.testing.assert_close(importance._mean_bound(log_w, 7), whole)
 
 
 def test_the_estimate_has_a_seed_and_leaves_the_global_one(solved):
     model, images, _ = solved
     before = torch.get_rng_state()
     a, b, c = (
-        likelihood.log_likelihood(model, images[:12], (3, 4), seed, nll=gaussian)
+        importance.log_likelihood(model, images[:12], (3, 4), seed, nll=gaussian)
         for seed in (0, 0, 1)
     )
     assert a[1].mean == b[1].mean != c[1].mean
@@ -92,8 +149,8 @@ def test_the_estimate_has_a_seed_and_leaves_the_global_one(solved):
 
 @pytest.mark.parametrize("k", [0, -1, 2.5])
 def test_a_number_of_samples_that_is_none_is_refused(solved, k):
-    with pytest.raises(ValueError, match="n_samples must be whole numbers"):
-        likelihood.log_likelihood(*solved[:2], (1, k))
+    with pytest.raises(ValueError, match="n_samples must be a whole number of at least 1"):
+        importance.log_likelihood(*solved[:2], (1, k))
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -104,26 +161,20 @@ def a_batch():
     return VAE(2, 8, 16), torch.rand(30, 16)
 
 
-def generator():
-    return torch.Generator().manual_seed(3)
-
-
-@pytest.mark.parametrize("importance_weighted", [True, False])
-def test_the_terms_add_up_to_minus_the_bound_of_the_same_samples(importance_weighted):
+def test_the_terms_add_up_to_minus_the_bound_of_the_same_samples():
     model, x = a_batch()
-    recon, kl = likelihood.sampled_terms(5, importance_weighted)(model, x, generator())
-    log_w = likelihood.log_weights(model, x, 5, generator())
-    bound = losses.importance_weighted_bound(log_w) if importance_weighted else log_w.mean(dim=0)
-    torch.testing.assert_close(recon + kl, -bound)
+    recon, kl = importance.importance_weighted_terms(5)(model, x, generator())
+    log_w = importance.posterior_log_weights(model, x, 5, generator())
+    torch.testing.assert_close(recon + kl, -importance.importance_weighted_bound(log_w))
     torch.testing.assert_close(kl, losses.kl_standard_normal(*model.encode(x)))
 
 
 def test_terms_with_another_likelihood_are_those_of_the_elbo():
     model, x = a_batch()
-    theirs = train.elbo_terms(model, x, generator())
-    ours = likelihood.terms_with(losses.bernoulli_nll)(model, x, generator())
+    theirs = losses.elbo_terms(model, x, generator())
+    ours = importance.elbo_terms_with(losses.bernoulli_nll)(model, x, generator())
     assert torch.equal(torch.stack(ours), torch.stack(theirs))
-    other, _ = likelihood.terms_with(losses.continuous_bernoulli_nll)(model, x, generator())
+    other, _ = importance.elbo_terms_with(pixels.continuous_bernoulli_nll)(model, x, generator())
     assert (other < theirs[0]).all()
 
 
@@ -132,7 +183,7 @@ def test_training_on_the_bound_lowers_it():
     images[:100, ::2] += 150
     torch.manual_seed(0)
     model = VAE(2, 8, 16)
-    terms = likelihood.sampled_terms(5)
+    terms = importance.importance_weighted_terms(5)
     history = train.fit(
         model, images, epochs=15, terms=terms, batch_size=20, progress=False, device="cpu"
     )
@@ -151,17 +202,17 @@ def test_the_strong_decoder_counts_with_its_context():
     log_p = -losses.bernoulli_nll(logits.flatten(0, 1), x.repeat(2001, 1)).view(2001, 6)
     prior = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     exact = torch.trapezoid(log_p.exp() * prior, z, dim=0).log()
-    (estimate,) = likelihood.log_likelihood(model, images, (5000,))
+    (estimate,) = importance.log_likelihood(model, images, (5000,))
     torch.testing.assert_close(estimate.per_image, exact, atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize("images", [torch.zeros((0, 6), dtype=torch.uint8)])
 def test_no_images_are_refused(solved, images):
     with pytest.raises(ValueError, match="there are no images"):
-        likelihood.log_likelihood(solved[0], images, (1,))
+        importance.log_likelihood(solved[0], images, (1,))
 
 
 @pytest.mark.parametrize("k", [0, True, 1.5])
 def test_training_with_no_samples_is_refused(k):
-    with pytest.raises(ValueError, match="n_samples must be whole numbers"):
-        likelihood.sampled_terms(k)
+    with pytest.raises(ValueError, match="n_samples must be a whole number of at least 1"):
+        importance.importance_weighted_terms(k)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vae_lesson.models import VAE, Autoencoder, AutoregressiveVAE, reparameterize
+from vae_lesson.models import VAE, Autoencoder, reparameterize
 
 
 def rand(*shape, seed=0):
@@ -213,7 +213,7 @@ def test_sample_does_not_use_the_encoder():
         ({"latent_size": 2.0}, "latent_size must be a whole number of at least 1, got 2.0"),
         ({"hidden_size": -1}, "hidden_size must be a whole number of at least 1, got -1"),
         ({"input_size": 0}, "input_size must be a whole number of at least 1, got 0"),
-        ({"network": "transformer"}, "linear, mlp, deep, conv, got 'transformer'"),
+        ({"network": "transformer"}, "unknown network 'transformer': choose one of linear, mlp"),
         ({"network": "conv", "input_size": 20}, "square images, got 20 pixels"),
     ],
 )
@@ -262,52 +262,3 @@ def test_the_deep_network_is_that_of_burda_et_al():
         layers = [layer for layer in part if isinstance(layer, nn.Linear)]
         assert [(layer.in_features, layer.out_features) for layer in layers] == expected
         assert [type(layer) for layer in part][1::2] == [nn.Tanh, nn.Tanh]
-
-
-# --- the strong decoder ---------------------------------------------------------------------------
-
-
-def strong(seed=0):
-    """Make a small one whose context says something."""
-    torch.manual_seed(seed)
-    model = AutoregressiveVAE(2, 8, 16, context_size=11)
-    nn.init.normal_(model.from_context.weight)
-    return model
-
-
-def test_a_fresh_strong_decoder_is_a_plain_vae():
-    torch.manual_seed(0)
-    model = AutoregressiveVAE(2, 8, 16)
-    x, eps = rand(3, 16), torch.zeros(3, 2)
-    torch.testing.assert_close(model(x, eps)[0], VAE.forward(model, x, eps)[0])
-
-
-def test_each_pixel_sees_those_before_it_and_no_other():
-    model = strong()
-    jacobian = torch.autograd.functional.jacobian(lambda x: model.context(x[None])[0], rand(16))
-    assert (jacobian.triu() == 0).all()  # not itself, nor a later one
-    assert (jacobian.abs().sum(dim=1)[1:] > 0).sum() >= 14
-
-
-def test_its_probabilities_of_all_images_add_up_to_1():
-    torch.manual_seed(0)
-    model = AutoregressiveVAE(2, 8, 9, context_size=5)
-    nn.init.normal_(model.from_context.weight)
-    every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 9)  # (512, 9)
-    logits = model.decode(torch.ones(1, 2)) + model.context(every)
-    log_p = -torch.nn.functional.binary_cross_entropy_with_logits(logits, every, reduction="none")
-    assert log_p.sum(dim=1).exp().sum().item() == pytest.approx(1, abs=1e-5)
-    # And `generate` draws from just these.
-    drawn = model.generate(torch.ones(20_000, 2), torch.Generator().manual_seed(0))
-    codes = (drawn @ (2.0 ** torch.arange(8, -1, -1))).long()
-    shares = torch.bincount(codes, minlength=512) / len(drawn)
-    assert (shares - log_p.sum(dim=1).exp()).abs().max() < 0.015
-
-
-def test_it_samples_black_and_white_images_with_a_seed():
-    model = strong()
-    a, b = (model.sample(3, torch.Generator().manual_seed(1)) for _ in range(2))
-    assert a.shape == (3, 16) and torch.equal(a, b)
-    assert ((a == 0) | (a == 1)).all()
-    with pytest.raises(ValueError, match="n of at least 1"):
-        model.sample(0)

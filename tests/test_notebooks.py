@@ -14,37 +14,36 @@ import numpy as np
 import papermill
 import pytest
 import torch
+from lessons import LESSONS, LOAD, NAMES, NOTEBOOKS, read, with_few_images
 from nbconvert import HTMLExporter
 from PIL import Image
 from refresh import cleaned, smaller
 
-from vae_lesson import checks, data
 from vae_lesson.explore.parts import png
-
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-NAMES = [path.stem for path in LESSONS]
+from vae_lesson.sources import load_images
 
 
-def read(path: Path) -> nbformat.NotebookNode:
-    return nbformat.read(path, as_version=4)
-
-
-def exercises(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
-    """Return (stub cell, solution) of each exercise; the solution is folded into the next cell."""
-    found = []
+def exercises(notebook: nbformat.NotebookNode) -> list[tuple[str, str, str]]:
+    """Return (import of the checks, stub cell, solution) of each exercise; the solution is folded
+    into the next cell."""
+    found, checks = [], ""
     for cell, after in zip(notebook.cells, notebook.cells[1:]):
-        if cell.cell_type == "code" and re.search(r"^checks\.\w+\(my_\w+\)$", cell.source, re.M):
-            folded = re.search(r"<details>.*?```python\n(.*?)```.*?</details>", after.source, re.S)
-            assert folded, f"no folded solution below: {cell.source}"
-            found.append((cell.source, folded.group(1)))
+        if cell.cell_type == "code":
+            line = re.search(r"^from vae_lesson\.teaching\.checks import .*$", cell.source, re.M)
+            checks = line.group() if line else checks
+            if re.search(r"^checks\.\w+\(my_\w+\)$", cell.source, re.M):
+                folded = re.search(
+                    r"<details>.*?```python\n(.*?)```.*?</details>", after.source, re.S
+                )
+                assert folded, f"no folded solution below: {cell.source}"
+                found.append((checks, cell.source, folded.group(1)))
     return found
 
 
 EXERCISES = [
-    pytest.param(stub, solution, id=re.search(r"my_\w+", stub).group())
+    pytest.param(*exercise, id=re.search(r"my_\w+", exercise[1]).group())
     for path in LESSONS
-    for stub, solution in exercises(read(path))
+    for exercise in exercises(read(path))
 ]
 
 
@@ -58,9 +57,10 @@ def test_each_lesson_has_two_to_four_exercises(path):
     assert 2 <= len(exercises(read(path))) <= 4
 
 
-@pytest.mark.parametrize("stub, solution", EXERCISES)
-def test_solution_passes_its_check_and_the_stub_does_not(stub, solution):
-    names = {"torch": torch, "checks": checks}
+@pytest.mark.parametrize("checks, stub, solution", EXERCISES)
+def test_solution_passes_its_check_and_the_stub_does_not(checks, stub, solution):
+    names = {"torch": torch}
+    exec(checks, names)
     *definition, call = stub.strip().split("\n")
     exec("\n".join(definition), names)
     assert eval(call, names) == "Not yet: your function returns nothing."
@@ -157,14 +157,18 @@ def test_cleaning_keeps_the_pixels_of_a_figure_in_fewer_bytes():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Return run(lesson, **parameters): the executed notebook, with results of its own."""
+    """Return run(lesson, **parameters): the executed notebook, with results of its own.
+
+    It takes few of the images: with all of them nbval runs each lesson in full.
+    """
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "results"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens: no test downloads
 
     def execute(name: str, **parameters) -> nbformat.NotebookNode:
+        nbformat.write(with_few_images(name), tmp_path / "in.ipynb")
         return papermill.execute_notebook(
-            NOTEBOOKS / f"{name}.ipynb",
+            tmp_path / "in.ipynb",
             tmp_path / "out.ipynb",
             parameters,
             kernel_name="python3",
@@ -189,7 +193,7 @@ def stand_ins(tmp_path_factory):
     They have the files and shapes of the real ones, so that the code for them runs offline.
     """
     root = tmp_path_factory.mktemp("data")
-    digits = data.load_images("digits")
+    digits = load_images("digits")
     for name in ("FashionMNIST", "KMNIST"):
         raw = root / name / "raw"
         raw.mkdir(parents=True)
@@ -207,6 +211,7 @@ def printed(notebook: nbformat.NotebookNode) -> str:
     )
 
 
+@pytest.mark.lessons
 def test_lesson_01_offline_with_another_size(run, tmp_path):
     done = run("01_autoencoder", dataset="digits", epochs=1, latent_size=5, hidden_size=64)
     assert "PCA, 5 numbers" in printed(done)
@@ -214,6 +219,7 @@ def test_lesson_01_offline_with_another_size(run, tmp_path):
     assert (tmp_path / "results" / "01_autoencoder.json").is_file()
 
 
+@pytest.mark.lessons
 def test_lesson_02_on_kmnist_alone(run, tmp_path, stand_ins, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_DATA", str(stand_ins))
     done = run("02_vae", dataset="kmnist", epochs=1, latent_size=6, hidden_size=64)
@@ -224,6 +230,7 @@ def test_lesson_02_on_kmnist_alone(run, tmp_path, stand_ins, monkeypatch):
     assert (tmp_path / "results" / "vae_generated.png").stat().st_size > 1000
 
 
+@pytest.mark.lessons
 def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_ins, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_DATA", str(stand_ins))
     done = run("03_latent_space", dataset="fashion", epochs=1, latent_size=40, hidden_size=64)
@@ -245,6 +252,7 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
     assert all(bundle["image/png"][:200] in page for bundle in pictures)
 
 
+@pytest.mark.lessons
 def test_lesson_04_offline_with_other_numbers(run, tmp_path):
     small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 20, "n_samples": 100}
     small |= {"k_images": 200, "paper_epochs": 1, "paper_k": 5}
@@ -254,6 +262,7 @@ def test_lesson_04_offline_with_other_numbers(run, tmp_path):
     assert (tmp_path / "results" / "04_likelihood.json").is_file()
 
 
+@pytest.mark.lessons
 def test_lesson_05_offline_with_other_numbers(run, tmp_path):
     small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 2000}
     small |= {"sprite_epochs": 1, "sprite_seeds": 1}
@@ -263,6 +272,7 @@ def test_lesson_05_offline_with_other_numbers(run, tmp_path):
     assert (tmp_path / "results" / "05_rate_distortion.json").is_file()
 
 
+@pytest.mark.lessons
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", NAMES)
 def test_lesson_on_a_gpu_with_no_change(run, name):
@@ -290,11 +300,22 @@ def test_lesson_on_a_gpu_with_no_change(run, name):
         ("05_rate_distortion", {"n_images": 1.5}, ["n_images must be a whole number"]),
     ],
 )
-def test_bad_parameters_end_at_once(name, parameters, messages, run, tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError) as failure:
-        run(name, **parameters)
-    assert failure.value.ename == "ValueError"
+def test_bad_parameters_end_at_once(name, parameters, messages):
+    parameters_cell, first_cell = [c.source for c in read(name).cells if c.cell_type == "code"][:2]
+    names = {}
+    exec(parameters_cell, names)
+    names |= parameters
+    before_the_data = first_cell.split(LOAD)[0]
+    with pytest.raises(ValueError) as failure:
+        exec(before_the_data, names)
     for message in messages:
-        assert message in failure.value.evalue
-    # It failed in the second cell of code, before any data or training.
+        assert message in str(failure.value)
+
+
+@pytest.mark.lessons
+def test_a_bad_parameter_ends_a_headless_run_in_its_second_cell(run):
+    with pytest.raises(papermill.PapermillExecutionError) as failure:
+        run("01_autoencoder", epochs=-1)
+    assert failure.value.ename == "ValueError"
+    assert "epochs must be a whole number of at least 1, got -1" in failure.value.evalue
     assert failure.value.exec_count == 3  # papermill's own cell of parameters counts too

@@ -1,6 +1,6 @@
 """plots: what the figures of the last lessons hold. How they look is for eyes."""
 
-from vae_lesson import plots
+from vae_lesson.teaching import plots
 
 
 def test_rate_distortion_holds_every_point_and_the_learners_run():

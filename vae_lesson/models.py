@@ -5,10 +5,12 @@ logits; `decode_mean` turns them into pixel intensities. No loss and no training
 """
 
 import math
+from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vae_lesson.arguments import check_one_of, check_same_shape, check_whole
 
 NETWORKS = ("linear", "mlp", "deep", "conv")
 
@@ -29,20 +31,19 @@ def reparameterize(
     """
     if eps is None:
         eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
-    if not mu.shape == log_var.shape == eps.shape:
-        raise ValueError(
-            "mu, log_var and eps must have the same shape, "
-            f"got {tuple(mu.shape)}, {tuple(log_var.shape)} and {tuple(eps.shape)}"
-        )
+    check_same_shape(mu=mu, log_var=log_var, eps=eps)
     return mu + eps * torch.exp(0.5 * log_var)
 
 
-class Autoencoder(nn.Module):
-    """x -> z -> x̂: a code z of `latent_size` numbers, and the image that the decoder makes of it.
+class EncoderDecoder(nn.Module):
+    """What both models are made of: two networks, and a look at what goes into them.
 
-    `network="linear"` has one matrix each way, no hidden layer and no sigmoid: trained on squared
-    error it is PCA. `"mlp"` has one hidden layer each way, `"conv"` two strided convolutions.
+    `network="linear"` has one matrix each way, no hidden layer and no sigmoid; `"mlp"` has one
+    hidden layer each way, `"deep"` two, `"conv"` two strided convolutions. The defaults are the
+    article's network, 784-400-20-400-784 with ReLU.
     """
+
+    heads = 1  # numbers that the encoder gives for each latent dimension
 
     def __init__(
         self,
@@ -59,18 +60,39 @@ class Autoencoder(nn.Module):
             "network": network,
         }
         self.latent_size, self.input_size, self.network = latent_size, input_size, network
-        self.encoder, self.decoder = _networks(**self.config, code_size=latent_size)
+        self.encoder, self.decoder = networks(**self.config, heads=self.heads)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the decoder's output, the logits: `(B, latent_size)` -> `(B, input_size)`."""
+        if z.ndim != 2 or z.shape[1] != self.latent_size:
+            wanted = f"(B, {self.latent_size})"
+            raise ValueError(f"this model's codes have shape {wanted}, got {tuple(z.shape)}")
+        return self.decoder(z)
+
+    def checked(self, x: Tensor) -> Tensor:
+        """Return the images flat, `(B, input_size)`; ValueError if they are not what goes in."""
+        if not x.is_floating_point():
+            raise ValueError(f"images must be floats in [0, 1], got {x.dtype}: use data.to_float")
+        if x.ndim < 2:
+            raise ValueError(f"images come in batches, (B, ...): got shape {tuple(x.shape)}")
+        flat = x.flatten(start_dim=1)
+        if flat.shape[1] != self.input_size:
+            raise ValueError(
+                f"this model takes images of {self.input_size} pixels, "
+                f"got {flat.shape[1]} (shape {tuple(x.shape)})"
+            )
+        return flat
+
+
+class Autoencoder(EncoderDecoder):
+    """x -> z -> x̂: a code z of `latent_size` numbers, and the image that the decoder makes of it.
+
+    With `network="linear"`, trained on squared error, it is PCA.
+    """
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the code z of each image. Shapes: x `(B, ...)` -> `(B, latent_size)`."""
-        return self.encoder(_flat_images(x, self.input_size))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Return the decoder's output before the sigmoid: `(B, latent_size)` -> `(B, input_size)`.
-
-        For the linear network these are the pixels themselves.
-        """
-        return self.decoder(_checked_codes(z, self.latent_size))
+        return self.encoder(self.checked(x))
 
     def decode_mean(self, z: Tensor) -> Tensor:
         """Return the decoded images: `(B, latent_size)` -> `(B, input_size)`."""
@@ -83,39 +105,18 @@ class Autoencoder(nn.Module):
         return self.decode_mean(z), z
 
 
-class VAE(nn.Module):
+class VAE(EncoderDecoder):
     """x -> q(z|x) = N(mu, σ²) -> z -> p(x|z): the encoder gives a cloud instead of a point.
 
-    The defaults are the article's network, 784-400-20-400-784 with ReLU.
     Source: Kingma & Welling 2014, section 3 and appendix C.
     """
 
-    def __init__(
-        self,
-        latent_size: int = 20,
-        hidden_size: int = 400,
-        input_size: int = 784,
-        network: str = "mlp",
-    ) -> None:
-        super().__init__()
-        self.config = {
-            "latent_size": latent_size,
-            "hidden_size": hidden_size,
-            "input_size": input_size,
-            "network": network,
-        }
-        self.latent_size, self.input_size, self.network = latent_size, input_size, network
-        # One matrix for both heads: the same function as two layers, in one product.
-        self.encoder, self.decoder = _networks(**self.config, code_size=2 * latent_size)
+    heads = 2  # mu and log_var, from one matrix: the same function as two layers, in one product
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (mu, log_var) of q(z|x). Shapes: x `(B, ...)` -> two of `(B, latent_size)`."""
-        mu, log_var = self.encoder(_flat_images(x, self.input_size)).chunk(2, dim=1)
+        mu, log_var = self.encoder(self.checked(x)).chunk(2, dim=1)
         return mu, log_var
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Return the logits of p(x|z): `(B, latent_size)` -> `(B, input_size)`."""
-        return self.decoder(_checked_codes(z, self.latent_size))
 
     def decode_mean(self, z: Tensor) -> Tensor:
         """Return E[x|z] = sigmoid(logits): `(B, latent_size)` -> `(B, input_size)`."""
@@ -132,8 +133,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Decode n draws z ~ N(0, I): the encoder is not used. Returns images `(n, input_size)`."""
-        if n < 1:
-            raise ValueError(f"sample needs n of at least 1, got {n}")
+        check_whole("n", n)
         device = next(self.parameters()).device
         z = torch.randn((n, self.latent_size), generator=generator, device=device)
         return self.generate(z, generator)
@@ -143,101 +143,34 @@ class VAE(nn.Module):
         return self.decode_mean(z)
 
 
-class AutoregressiveVAE(VAE):
-    """A VAE with a strong decoder: each pixel sees z and, through a masked network, those before.
-
-    The logits of pixel i are decode(z)_i + context(x_1 … x_{i-1})_i. `decode` alone is the part
-    that comes from z, and `decode_mean` no mean image. `generate` and `sample` draw black and white
-    pixels one after the other.
-    Source: the masks are those of MADE, Germain et al. 2015; beside a VAE Chen et al. 2017.
-    """
-
-    def __init__(
-        self,
-        latent_size: int = 20,
-        hidden_size: int = 400,
-        input_size: int = 784,
-        context_size: int = 500,
-    ) -> None:
-        super().__init__(latent_size, hidden_size, input_size)
-        self.config = {
-            "latent_size": latent_size,
-            "hidden_size": hidden_size,
-            "input_size": input_size,
-            "context_size": context_size,
-        }
-        self.to_context = nn.Linear(input_size, context_size)
-        self.from_context = nn.Linear(context_size, input_size)
-        nn.init.zeros_(self.from_context.weight)  # it starts as a plain VAE
-        nn.init.zeros_(self.from_context.bias)
-        # A hidden unit with the number d sees the pixels up to d, and is seen by those after d.
-        pixel = torch.arange(input_size)
-        number = torch.arange(context_size) * (input_size - 1) // context_size
-        self.register_buffer("sees", (pixel <= number[:, None]).float(), persistent=False)
-        self.register_buffer("is_seen", (number < pixel[:, None]).float(), persistent=False)
-
-    def context(self, x: Tensor) -> Tensor:
-        """Return what the pixels before each one add to its logit: `(B, ...)` -> `(B, D)`."""
-        x = _flat_images(x, self.input_size)
-        h = F.relu(F.linear(x, self.to_context.weight * self.sees, self.to_context.bias))
-        return F.linear(h, self.from_context.weight * self.is_seen, self.from_context.bias)
-
-    def forward(
-        self, x: Tensor, eps: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (x_logits, mu, log_var), the logits given z and the image's own earlier pixels."""
-        z_logits, mu, log_var = super().forward(x, eps, generator)
-        return z_logits + self.context(x), mu, log_var
-
-    @torch.no_grad()
-    def generate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw an image for each code, pixel by pixel: `(B, latent_size)` -> `(B, D)`, 0 or 1."""
-        z_logits = self.decode(z)
-        x = torch.zeros_like(z_logits)
-        for i in range(self.input_size):
-            logit = z_logits[:, i] + self.context(x)[:, i]
-            x[:, i] = torch.bernoulli(torch.sigmoid(logit), generator=generator)
-        return x
-
-
-def _networks(
-    latent_size: int, hidden_size: int, input_size: int, network: str, code_size: int
+def networks(
+    latent_size: int, hidden_size: int, input_size: int, network: str, heads: int
 ) -> tuple[nn.Module, nn.Module]:
-    """Return (encoder to code_size numbers, decoder from latent_size numbers)."""
-    for name, value in [
-        ("latent_size", latent_size),
-        ("hidden_size", hidden_size),
-        ("input_size", input_size),
-    ]:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    """Return (encoder to heads · latent_size numbers, decoder from latent_size numbers)."""
+    check_whole("latent_size", latent_size)
+    check_whole("hidden_size", hidden_size)
+    check_whole("input_size", input_size)
+    check_one_of("network", network, NETWORKS)
+    code_size = heads * latent_size
     if network == "linear":
         return nn.Linear(input_size, code_size), nn.Linear(latent_size, input_size)
-    if network == "mlp":
-        return (
-            nn.Sequential(
-                nn.Linear(input_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, code_size)
-            ),
-            nn.Sequential(
-                nn.Linear(latent_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, input_size)
-            ),
-        )
-    if network == "deep":
-        encoder = _deep(input_size, hidden_size, code_size)
-        return encoder, _deep(latent_size, hidden_size, input_size)
     if network == "conv":
         return _conv_networks(latent_size, hidden_size, input_size, code_size)
-    raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
-
-
-def _deep(n_in: int, hidden_size: int, n_out: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(n_in, hidden_size),
-        nn.Tanh(),
-        nn.Linear(hidden_size, hidden_size),
-        nn.Tanh(),
-        nn.Linear(hidden_size, n_out),
+    hidden, activation = (
+        ([hidden_size], nn.ReLU) if network == "mlp" else (2 * [hidden_size], nn.Tanh)
     )
+    return (
+        _mlp([input_size, *hidden, code_size], activation),
+        _mlp([latent_size, *hidden, input_size], activation),
+    )
+
+
+def _mlp(sizes: list[int], activation: type[nn.Module]) -> nn.Sequential:
+    """Return linear layers between these sizes, an activation after each but the last."""
+    layers = []
+    for n_in, n_out in pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers[:-1])
 
 
 def _conv_networks(
@@ -256,16 +189,12 @@ def _conv_networks(
         nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(features, hidden_size),
-        nn.ReLU(),
-        nn.Linear(hidden_size, code_size),
+        *_mlp([features, hidden_size, code_size], nn.ReLU),
     )
     # Upsampling to a given size, then convolving, works for any side and leaves no checkerboard
     # (Odena et al. 2016), which a transposed convolution does.
     decoder = nn.Sequential(
-        nn.Linear(latent_size, hidden_size),
-        nn.ReLU(),
-        nn.Linear(hidden_size, features),
+        *_mlp([latent_size, hidden_size, features], nn.ReLU),
         nn.ReLU(),
         nn.Unflatten(1, (2 * channels, quarter, quarter)),
         nn.Upsample(size=(half, half)),
@@ -276,23 +205,3 @@ def _conv_networks(
         nn.Flatten(),
     )
     return encoder, decoder
-
-
-def _flat_images(x: Tensor, input_size: int) -> Tensor:
-    if not x.is_floating_point():
-        raise ValueError(f"images must be floats in [0, 1], got {x.dtype}: use data.to_float")
-    if x.ndim < 2:
-        raise ValueError(f"images come in batches, (B, ...): got shape {tuple(x.shape)}")
-    flat = x.flatten(start_dim=1)
-    if flat.shape[1] != input_size:
-        raise ValueError(
-            f"this model takes images of {input_size} pixels, "
-            f"got {flat.shape[1]} (shape {tuple(x.shape)})"
-        )
-    return flat
-
-
-def _checked_codes(z: Tensor, latent_size: int) -> Tensor:
-    if z.ndim != 2 or z.shape[1] != latent_size:
-        raise ValueError(f"this model's codes have shape (B, {latent_size}), got {tuple(z.shape)}")
-    return z

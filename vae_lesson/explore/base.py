@@ -11,7 +11,6 @@ import base64
 import html
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import ipywidgets as widgets
 import numpy as np
@@ -29,48 +28,30 @@ PAUSE = 0.2  # seconds without a move after which what is slow to draw is drawn 
 GREY = 0.15
 
 
-@dataclass(frozen=True)
 class Decoder:
     """A model as explorers use it: codes in, pictures out, and back.
 
-    An explorer's code z stands for the model's own code centre + spread · z.
+    `model` is one of the course's, or any function from codes to square images.
+
+    Raises: ValueError for what is no decoder of square images, or whose output is not finite.
     """
 
-    decode: Callable[[Tensor], Tensor]  # (n, latent_size) -> (n, side·side), intensities
-    encode: Callable[[Tensor], Tensor] | None  # (n, side·side) -> (n, latent_size)
-    latent_size: int
-    device: torch.device
-    centre: np.ndarray | float = 0.0
-    spread: np.ndarray | float = 1.0
-
-    @classmethod
-    def of(cls, model: nn.Module | Callable, latent_size: int | None = None) -> "Decoder":
-        """Take one of the course's models, or any function from codes to square images.
-
-        Raises: ValueError for what is no decoder of square images, or whose output is not finite.
-        """
-        if isinstance(model, Decoder):
-            return model
-        latent_size = getattr(model, "latent_size", latent_size)
-        if not callable(model) or latent_size is None:
+    def __init__(self, model: nn.Module | Callable, latent_size: int | None = None) -> None:
+        self.latent_size = getattr(model, "latent_size", latent_size)
+        if not callable(model) or self.latent_size is None:
             raise ValueError(
                 f"{type(model).__name__} is no decoder: give a model with latent_size and "
                 "decode_mean(z), or a function from codes to images and the code z to start from"
             )
         weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-        device = torch.device("cpu") if weights is None else weights.device
-        encode = getattr(model, "encode", None)
-        decoder = cls(getattr(model, "decode_mean", model), encode, latent_size, device)
-        decoder.images(np.zeros((1, latent_size)))  # what is wrong with it shows now
-        return decoder
-
-    def in_units(self, centre: Tensor, spread: Tensor) -> "Decoder":
-        """Return this decoder with its codes counted in `spread` from `centre`."""
-        return replace(self, centre=centre.cpu().numpy(), spread=spread.cpu().numpy())
+        self.device = torch.device("cpu") if weights is None else weights.device
+        self.decode = getattr(model, "decode_mean", model)  # (n, latent_size) -> (n, side·side)
+        self.encode = getattr(model, "encode", None)  # the way back, if there is one
+        self.images(np.zeros((1, self.latent_size)))  # what is wrong with it shows now
 
     def images(self, z: np.ndarray) -> np.ndarray:
         """Return what codes `(n, latent_size)` decode to: uint8 `(n, side, side)`."""
-        code = torch.from_numpy(np.float32(self.centre + self.spread * z)).to(self.device)
+        code = torch.from_numpy(np.float32(z)).to(self.device)
         with torch.inference_mode():
             x = self.decode(code)
             if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(code):
@@ -90,7 +71,7 @@ class Decoder:
         with torch.inference_mode():
             code = self.encode(to_float(image[None]).to(self.device))
         code = code[0] if isinstance(code, tuple) else code
-        return (code[0].cpu().numpy() - self.centre) / self.spread
+        return code[0].cpu().numpy()
 
     def is_untrained(self) -> bool:
         """Say whether random codes decode to grey all over, as a fresh network's do."""
@@ -113,11 +94,7 @@ class Explorer(widgets.VBox):
 
     def __init__(self, decoders: dict[str, Decoder], z: Tensor | np.ndarray | None) -> None:
         latent_size = next(iter(decoders.values())).latent_size
-        start = np.zeros(latent_size, np.float32) if z is None else _array(z)
-        if start.shape != (latent_size,):
-            raise ValueError(f"z must have shape ({latent_size},), got {start.shape}")
-        if not np.isfinite(start).all():
-            raise ValueError("z holds NaN or inf")
+        start = _checked_code(np.zeros(latent_size) if z is None else z, latent_size)
         super().__init__()
         self._decoders, self._start = decoders, start
         self._pictures = [Picture(alt=f"decoded image {name}".strip()) for name in decoders]
@@ -125,8 +102,7 @@ class Explorer(widgets.VBox):
             picture.add_class("vae-picture")
         self._notice = widgets.HTML()
         untrained = [name or "this model" for name, d in decoders.items() if d.is_untrained()]
-        self._warning = widgets.HTML()
-        self._warning.layout.display = None if untrained else "none"
+        self._warning = widgets.HTML(layout={"display": None if untrained else "none"})
         if untrained:
             names = html.escape(", ".join(untrained))
             self._warning.value = (
@@ -142,15 +118,17 @@ class Explorer(widgets.VBox):
 
     @traitlets.validate("z")
     def _valid_z(self, proposal):
-        value = _array(proposal["value"])
-        if value.shape != self._start.shape:
-            raise traitlets.TraitError(f"z must have shape {self._start.shape}, got {value.shape}")
-        if not np.isfinite(value).all():
-            raise traitlets.TraitError("z holds NaN or inf")
-        return value
+        try:
+            return _checked_code(proposal["value"], self._start.size)
+        except ValueError as error:
+            raise traitlets.TraitError(str(error)) from error
+
+    def _decoded(self) -> list[np.ndarray]:
+        """Return what each decoder makes of z, uint8 `(side, side)`."""
+        return [decoder.images(self.z[None])[0] for decoder in self._decoders.values()]
 
     def _show_z(self, change) -> None:
-        images = [enlarged(d.images(self.z[None])[0]) for d in self._decoders.values()]
+        images = [enlarged(image) for image in self._decoded()]
         pictures = [png(image) for image in images]
         for picture, value in zip(self._pictures, pictures):
             picture.value = value
@@ -160,10 +138,10 @@ class Explorer(widgets.VBox):
         """Go back to the first code."""
         self.z = self._start
 
-    def _guarded(self, action: Callable, *args) -> None:
+    def _guarded(self, action: Callable[[], None]) -> None:
         """Run a callback; what goes wrong is shown in the widget, where the learner looks."""
         try:
-            action(*args)
+            action()
             self._notice.value = ""
         except Exception as error:
             self._notice.value = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
@@ -176,6 +154,13 @@ class Explorer(widgets.VBox):
         button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "auto"})
         button.on_click(lambda _: self._guarded(action))
         return button
+
+    def _switch(self, tooltips: dict[str, str], action: Callable) -> widgets.ToggleButtons:
+        """Return a choice between {option: tooltip}, the first to begin with."""
+        switch = widgets.ToggleButtons(options=list(tooltips), tooltips=list(tooltips.values()))
+        switch.style.button_width = "auto"
+        self._on(switch, "value", action)
+        return switch
 
     def _soon(self, action: Callable[[], None]) -> None:
         """Run a guarded action once the explorer rests: it costs more than a move may."""
@@ -192,15 +177,14 @@ class Explorer(widgets.VBox):
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        data = super()._repr_mimebundle_(**kwargs)
         if _request().get("content", {}).get("allow_stdin") is False:
             # Nobody is there to ask: a headless run. An HTML page made of what it leaves would try
             # to draw the widget, and without a network show nothing.
             data.pop("application/vnd.jupyter.widget-view+json", None)
             data["text/plain"] = "the explorer, as a still picture"
         data["image/png"] = base64.b64encode(png(self._twin())).decode()
-        return bundle
+        return data
 
     def close(self) -> None:
         """Close the explorer and all that it is made of; ipywidgets would keep the parts."""
@@ -209,9 +193,25 @@ class Explorer(widgets.VBox):
         _close(self)
 
 
-def _array(z: Tensor | np.ndarray) -> np.ndarray:
+def row(*children: widgets.Widget, **layout: str) -> widgets.HBox:
+    """Return widgets side by side."""
+    return widgets.HBox(children, layout=layout)
+
+
+def column(*children: widgets.Widget, **layout: str) -> widgets.VBox:
+    """Return widgets one below the other."""
+    return widgets.VBox(children, layout=layout)
+
+
+def _checked_code(z: Tensor | np.ndarray, latent_size: int) -> np.ndarray:
+    """Return a code as float32; ValueError for another shape or what is not finite."""
     z = z.detach().cpu().numpy() if isinstance(z, Tensor) else np.asarray(z)
-    return z.astype(np.float32)
+    z = z.astype(np.float32)
+    if z.shape != (latent_size,):
+        raise ValueError(f"z must have shape ({latent_size},), got {z.shape}")
+    if not np.isfinite(z).all():
+        raise ValueError("z holds NaN or inf")
+    return z
 
 
 def _close(widget: widgets.Widget) -> None:
@@ -229,7 +229,7 @@ def _request() -> dict:
     return shell.get_parent() if hasattr(shell, "get_parent") else {}
 
 
-_OPEN: dict[str, tuple[str, list[Explorer]]] = {}  # cell -> (its run, the explorers it made)
+_OPEN: dict[str, dict[str, list[Explorer]]] = {}  # cell -> its last run -> what that made
 
 
 def _close_earlier_run(explorer: Explorer) -> None:
@@ -240,9 +240,8 @@ def _close_earlier_run(explorer: Explorer) -> None:
     if cell is None:
         return
     run = request["header"]["msg_id"]
-    earlier_run, explorers = _OPEN.get(cell, (run, []))
-    if earlier_run != run:
-        for earlier in explorers:
+    made = _OPEN.setdefault(cell, {})
+    for earlier_run in made.keys() - {run}:
+        for earlier in made.pop(earlier_run):
             earlier.close()
-        explorers = []
-    _OPEN[cell] = (run, [*explorers, explorer])
+    made.setdefault(run, []).append(explorer)

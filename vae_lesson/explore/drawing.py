@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vae_lesson import evaluate, losses
-from vae_lesson.data import Images, centre_digit, to_float
-from vae_lesson.explore.base import Decoder, Explorer
-from vae_lesson.explore.parts import SIDE, Pad, Picture, Sheet, beside, enlarged, font, png
+from vae_lesson.data import SIDE, Images, centre_digit, to_float
+from vae_lesson.explore.base import Decoder, Explorer, column, row
+from vae_lesson.explore.parts import Pad, Picture, Sheet, beside, enlarged, font, png
 from vae_lesson.models import VAE, reparameterize
 
 SHOWN = 6  # reconstructions and neighbours in their rows
@@ -39,7 +39,7 @@ class DrawExplorer(Explorer):
     prepared = traitlets.Instance(np.ndarray)
 
     def __init__(self, model: VAE, images: Images, drawing: np.ndarray) -> None:
-        decoder = Decoder.of(model)
+        decoder = Decoder(model)
         super().__init__({"": decoder}, None)
         self._model, self._images, self._device = model, images, decoder.device
         # What a drawing is compared with, computed once.
@@ -53,12 +53,10 @@ class DrawExplorer(Explorer):
             label="Pad: draw a digit with the mouse or a finger; or move the pen with the arrow "
             "keys and press the space bar to put it down and lift it"
         )
-        self._seen = Picture(
-            alt="the drawing as the network sees it", width=ROW * 2, height=ROW * 2
-        )
-        self._pictures[0].width = self._pictures[0].height = ROW * 2
-        self._bars = Picture(alt="no code yet", width=BARS[0], height=BARS[1])
-        width = ROW * SHOWN + 2 * (SHOWN - 1)
+        side, width = 2 * ROW, ROW * SHOWN + 2 * (SHOWN - 1)
+        self._seen = Picture(alt="the drawing as the network sees it", width=side, height=side)
+        self._pictures[0].width = self._pictures[0].height = side
+        self._bars = Picture(width=BARS[0], height=BARS[1])
         self._bars.add_class("vae-bars")
         self._samples = Picture(alt="reconstructions", width=width, height=ROW)
         self._neighbours = Picture(alt="nearest training images", width=width, height=ROW)
@@ -70,43 +68,31 @@ class DrawExplorer(Explorer):
         self.drawing = drawing
 
     def _layout(self) -> widgets.Widget:
-        buttons = widgets.HBox(
-            [
-                self._button("Clear", "Wipe the pad", self.clear),
-                self._button("Put a test image on it", "To draw on", self.take_test_image),
-            ]
+        buttons = row(
+            self._button("Clear", "Wipe the pad", self.clear),
+            self._button("Put a test image on it", "To draw on", self.take_test_image),
         )
 
-        def captioned(text: str | widgets.HTML, picture: Picture) -> widgets.VBox:
-            caption = widgets.HTML(text) if isinstance(text, str) else text
-            return widgets.VBox([caption, picture], layout={"margin": "0 16px 0 0"})
-
-        first = [
-            captioned("as the network sees it", self._seen),
-            captioned("decoded from μ", self._pictures[0]),
-        ]
-        second = [
-            captioned(SAMPLES_CAPTION, self._samples),
-            captioned(self._neighbour_names, self._neighbours),
-        ]
-        right = widgets.VBox([widgets.HBox(first), *second], layout={"margin": "0 0 0 16px"})
-        return widgets.VBox(
-            [
-                widgets.HBox([widgets.VBox([self.pad, buttons]), right]),
-                self._verdict,
-                widgets.HTML(BARS_CAPTION),
-                self._bars,
-            ]
+        room = {"margin": "0 16px 0 0"}
+        right = column(
+            row(
+                column(widgets.HTML("as the network sees it"), self._seen, **room),
+                column(widgets.HTML("decoded from μ"), self._pictures[0], **room),
+            ),
+            column(widgets.HTML(SAMPLES_CAPTION), self._samples, **room),
+            column(self._neighbour_names, self._neighbours, **room),
+            margin="0 0 0 16px",
         )
+        above = row(column(self.pad, buttons), right)
+        return column(above, self._verdict, widgets.HTML(BARS_CAPTION), self._bars)
 
     def clear(self) -> None:
         """Wipe the pad."""
         self.drawing = np.zeros((SIDE, SIDE), np.uint8)
 
-    def take_test_image(self, index: int | None = None) -> None:
-        """Put a test image (default: a random one) on the pad."""
-        index = random.randrange(len(self._images.test)) if index is None else index
-        self.drawing = self._images.test[index].cpu().numpy()
+    def take_test_image(self) -> None:
+        """Put a random test image on the pad."""
+        self.drawing = random.choice(self._images.test).cpu().numpy()
 
     @traitlets.validate("drawing")
     def _valid_drawing(self, proposal):
@@ -125,92 +111,79 @@ class DrawExplorer(Explorer):
             self.drawing = pixels.reshape(SIDE, SIDE)
 
     def _show_drawing(self, change) -> None:
-        pixels = self.drawing.tobytes()
-        if self.pad.pixels != pixels:
-            self.pad.pixels = pixels
+        self.pad.pixels = self.drawing.tobytes()
         prepared = centre_digit(torch.tensor(self.drawing))
         self.prepared = prepared.numpy()
         self._seen.value = png(enlarged(self.prepared))
-        if not self.drawing.any():
-            self._verdict.value = "<b>Draw a digit</b> on the black pad."
-            self._neighbour_names.value = NEIGHBOURS_CAPTION
-            self._bars.alt = "no code yet"
-            for part in (self._pictures[0], self._samples, self._neighbours, self._bars):
-                part.value = png(np.full((part.height, part.width), 240, np.uint8))
-        else:
-            self._judge(to_float(prepared[None]).to(self._device))
+        if self.drawing.any():
+            self._show_code(to_float(prepared[None]).to(self._device))
+            return
+        self._verdict.value = "<b>Draw a digit</b> on the black pad."
+        self._neighbour_names.value = NEIGHBOURS_CAPTION
+        self._bars.alt = "no code yet"
+        for part in (self._pictures[0], self._samples, self._neighbours, self._bars):
+            part.value = png(np.full((part.height, part.width), 240, np.uint8))
 
     @torch.inference_mode()
-    def _judge(self, x: Tensor) -> None:
+    def _show_code(self, x: Tensor) -> None:
         """Show what the model makes of one image `(1, 784)`."""
         mu, log_var = self._model.encode(x)
         if not (mu.isfinite().all() and log_var.isfinite().all()):
             raise ValueError("the encoder gives NaN or inf: has its training diverged?")
-        z = mu[0].cpu().numpy()
-        if z.size == 1 and np.array_equal(z, self.z):
-            self._show_z(
-                None
-            )  # the same digit after a clear: traitlets sees no change of one number
-        self.z = z
+        code, sigma = mu[0].cpu().numpy(), (0.5 * log_var[0]).exp().cpu().numpy()
+        if code.size == 1 and np.array_equal(code, self.z):
+            self._show_z(None)  # the digit from before a clear: traitlets sees no change of z
+        self.z = code
+        self._bars.value = png(code_bars(code, sigma))
+        self._bars.alt = "code: " + ", ".join(
+            f"z[{j}] {code[j]:.1f} ± {sigma[j]:.1f}" for j in np.abs(code).argsort()[::-1][:5]
+        )
         each = (SAMPLES, -1)
         z = reparameterize(mu.expand(each), log_var.expand(each), self._eps)
         x_logits = self._model.decode(z)
-        recon = losses.bernoulli_nll(x_logits, x.expand(each)).mean().item()
-        kl = losses.kl_standard_normal(mu, log_var).item()
-        self._draw_bars(mu[0].cpu().numpy(), (0.5 * log_var[0]).exp().cpu().numpy())
         samples = torch.sigmoid(x_logits[:SHOWN]).mul(255).round().byte().cpu().numpy()
-        self._samples.value = png(beside(list(samples.reshape(-1, SIDE, SIDE)), gap=1))
-        nearest = (
-            torch.cdist(mu, self._codes)[0]
-            .topk(min(SHOWN, len(self._codes)), largest=False)
-            .indices
-        )
-        images = self._images.train[nearest.to(self._images.train.device)].cpu().numpy()
-        self._neighbours.value = png(beside(list(images), gap=1))
-        labels = self._images.train_labels[nearest.to(self._images.train_labels.device)].tolist()
+        self._samples.value = png(beside(samples.reshape(-1, SIDE, SIDE), gap=1))
+        n_neighbours = min(SHOWN, len(self._codes))
+        nearest = torch.cdist(mu, self._codes)[0].topk(n_neighbours, largest=False).indices
+        nearest = nearest.to(self._images.train.device)
+        self._neighbours.value = png(beside(self._images.train[nearest].cpu().numpy(), gap=1))
+        labels = self._images.train_labels[nearest].tolist()
         names = ", ".join(html.escape(self._images.class_names[label]) for label in labels)
         self._neighbour_names.value = f"{NEIGHBOURS_CAPTION}: {names}"
+        recon = losses.bernoulli_nll(x_logits, x.expand(each)).mean().item()
+        kl = losses.kl_standard_normal(mu, log_var).item()
         self._verdict.value = self._words(recon, kl)
 
     def _words(self, recon: float, kl: float) -> str:
         score, n = recon + kl, len(self._test_scores)
-        below = int(torch.searchsorted(self._test_scores, torch.tensor(score)))
-        place = below / n
-        word = "strange" if place > STRANGE else "too easy" if place < 1 - STRANGE else "ordinary"
+        place = int(torch.searchsorted(self._test_scores, torch.tensor(score))) / n
+        word = "Strange" if place > STRANGE else "Too easy" if place < 1 - STRANGE else "Ordinary"
         return (
             f"−ELBO <b>{score:.1f}</b> nats (recon {recon:.1f} + KL {kl:.1f}): more than "
-            f"<b>{100 * place:.1f}%</b> of {n:,} test images. <b>{word.capitalize()}.</b>"
-        )
-
-    def _draw_bars(self, mu: np.ndarray, sigma: np.ndarray) -> None:
-        self._bars.value = png(code_bars(mu, sigma))
-        largest = np.abs(mu).argsort()[::-1][:5]
-        self._bars.alt = "code: " + ", ".join(
-            f"z[{j}] {mu[j]:.1f} ± {sigma[j]:.1f}" for j in largest
+            f"<b>{100 * place:.1f}%</b> of {n:,} test images. <b>{word}.</b>"
         )
 
     def _twin(self) -> np.ndarray:
         """Return all that the widget shows, on one sheet."""
-        left, row, rows = self.pad.size + 16, 20, 3 * (ROW + 28)
-        sheet = Sheet(left + self._samples.width, 2 * ROW + row + rows + BARS[1])
+        left, line, strips = self.pad.size + 16, 20, 3 * (ROW + 28)
+        sheet = Sheet(left + self._samples.width, 2 * ROW + line + strips + BARS[1])
         sheet.text("the drawing", 0, 0)
-        sheet.picture(self.drawing, 0, row, self.pad.size)
+        sheet.picture(self.drawing, 0, line, self.pad.size)
         sheet.text("as the network sees it, and decoded from μ", left, 0)
-        sheet.picture(self.prepared, left, row, 2 * ROW)
+        sheet.picture(self.prepared, left, line, 2 * ROW)
         if self.drawing.any():
-            decoded = self._decoders[""].images(self.z[None])[0]
-            sheet.picture(decoded, left + 2 * ROW + 12, row, 2 * ROW)
-        top = 2 * ROW + row + 8
+            sheet.picture(self._decoded()[0], left + 2 * ROW + 12, line, 2 * ROW)
+        top = 2 * ROW + line + 8
         for caption, strip in [
             (SAMPLES_CAPTION, self._samples),
             (_plain(self._neighbour_names.value), self._neighbours),
         ]:
             sheet.text(caption, left, top)
-            sheet.png(strip.value, left, top + row, ROW)
+            sheet.png(strip.value, left, top + line, ROW)
             top += ROW + 28
         sheet.text(_plain(self._verdict.value), 0, top)
-        sheet.text(BARS_CAPTION, 0, top + row)
-        sheet.png(self._bars.value, 0, top + 2 * row, BARS[1])
+        sheet.text(BARS_CAPTION, 0, top + line)
+        sheet.png(self._bars.value, 0, top + 2 * line, BARS[1])
         return sheet.array()
 
 
@@ -246,23 +219,23 @@ def code_bars(mu: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     def y(value: float) -> float:
         return top + unit * (4 - min(max(value, -4.0), 4.0))
 
+    def write(text: str, x: float, middle: float, anchor: str) -> None:
+        pen.text((x, middle), text, fill="black", font=words, anchor=anchor)
+
     pen.rectangle((axis, y(1), width, y(-1)), fill="#e8e8e8")
     for value in (-3, 0, 3):
-        pen.text(
-            (0, y(value)), f"{value:2d}".replace("-", "−"), fill="black", font=words, anchor="lm"
-        )
+        write(f"{value:2d}".replace("-", "−"), 0, y(value), "lm")
         pen.line((axis, y(value), width, y(value)), fill="#9a9a9a", width=scale)
-    column = (width - axis) / len(mu)
-    every = 1 if column > 22 * scale else 5  # numbers need room
+    room = (width - axis) / len(mu)
+    every = 1 if room > 22 * scale else 5  # numbers need room
+    thick = max(2, int(0.1 * room))
     for j, (m, s) in enumerate(zip(mu.tolist(), sigma.tolist())):
-        centre, half = axis + (j + 0.5) * column, 0.3 * column
+        centre, half = axis + (j + 0.5) * room, 0.3 * room
         low, high = sorted((y(m), y(0)))
         pen.rectangle((centre - half, low, centre + half, high), fill="#6fa8dc")
-        pen.line(
-            (centre, y(m - s), centre, y(m + s)), fill="black", width=max(2, int(0.1 * column))
-        )
+        pen.line((centre, y(m - s), centre, y(m + s)), fill="black", width=thick)
         if j % every == 0:
-            pen.text((centre, height - foot / 2), str(j), fill="black", font=words, anchor="mm")
+            write(str(j), centre, height - foot / 2, "mm")
     return np.asarray(image)
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from vae_lesson import latent
-from vae_lesson.explore.base import Decoder, Explorer
+from vae_lesson.explore.base import Decoder, Explorer, row
 from vae_lesson.explore.parts import PICTURE, Picture, Sheet, SliderNames, beside, enlarged, png
 
 FRAMES = 11  # images in the filmstrip
 END = 112  # pixels, the side of the pictures at the two ends
 GAP = 10  # pixels between them
 WIDTH = PICTURE + 2 * END + 2 * GAP
-PATHS = {"lerp": latent.lerp, "slerp": latent.slerp}
+PATHS = {"lerp": "a straight line", "slerp": "a great arc around the origin"}
 
 
 class MorphExplorer(Explorer):
@@ -32,30 +32,20 @@ class MorphExplorer(Explorer):
         originals: list[np.ndarray],
         test_images: Tensor | None,
     ) -> None:
-        super().__init__({"": decoder}, np.asarray(ends[0]))
-        self.ends = ends
-        self._decoder, self._test_images = decoder, test_images
+        super().__init__({"": decoder}, ends[0])
+        self.ends, self._originals, self._test_images = ends, originals, test_images
         self.slider = widgets.FloatSlider(
-            value=0.5,
-            min=0,
-            max=1,
-            step=0.01,
-            description="from start to end",
-            style={"description_width": "initial"},
-            layout={"width": f"{WIDTH}px"},
+            value=0.5, min=0, max=1, step=0.01, description="from start to end"
         )
-        self.path = widgets.ToggleButtons(
-            options=list(PATHS),
-            tooltips=["a straight line", "a great arc around the origin"],
-            style={"button_width": "auto"},
-        )
-        self._originals = [
+        self.slider.style.description_width = "initial"
+        self.slider.layout.width = f"{WIDTH}px"
+        self._on(self.slider, "value", self._follow)
+        self.path = self._switch(PATHS, self._show_path)
+        start, end = self._end_pictures = [
             Picture(alt=f"the image at the {name}", width=END, height=END)
             for name in ("start", "end")
         ]
         self._film = Picture(alt="the whole path", width=WIDTH, height=0)
-        self._on(self.slider, "value", self._follow)
-        self._on(self.path, "value", self._show_path)
         buttons = [self.path]
         if test_images is not None:
             tip = "Go from one random test image to another"
@@ -63,55 +53,47 @@ class MorphExplorer(Explorer):
         self.add_class("vae-sliders")
         self._start = self._code(self.slider.value)
         self._open(
-            widgets.HBox(
-                [self._originals[0], self._pictures[0], self._originals[1]],
-                layout={"align_items": "center", "grid_gap": f"{GAP}px"},
-            ),
+            row(start, self._pictures[0], end, align_items="center", grid_gap=f"{GAP}px"),
             self.slider,
             self._film,
-            widgets.HBox([*buttons, SliderNames()], layout={"align_items": "center"}),
+            row(*buttons, SliderNames(), align_items="center"),
         )
-        self._show_ends(originals)
+        self._show_ends()
 
     def draw(self) -> None:
         """Take two random test images for the ends."""
         pair = random.sample(range(len(self._test_images)), 2)
         images = [self._test_images[i] for i in pair]
-        self.ends = [np.float32(self._decoder.code(image)) for image in images]
-        self._show_ends([image.cpu().numpy() for image in images])
+        self.ends = [self._decoders[""].code(image) for image in images]
+        self._originals = [image.cpu().numpy() for image in images]
         self._start = self._code(0.5)
-        self._follow()
+        self._show_ends()
 
     def _code(self, t: float | Tensor) -> np.ndarray:
         start, end = (torch.from_numpy(code) for code in self.ends)
-        return PATHS[self.path.value](start, end, t).numpy()
+        return getattr(latent, self.path.value)(start, end, t).numpy()
 
     def _follow(self) -> None:
         self.z = self._code(self.slider.value)
 
-    def _show_ends(self, originals: list[np.ndarray]) -> None:
-        self._end_images = originals
-        for picture, image in zip(self._originals, originals):
+    def _show_ends(self) -> None:
+        for picture, image in zip(self._end_pictures, self._originals):
             picture.value = png(enlarged(image))
-        self._draw_film()
+        self._show_path()
 
     def _show_path(self) -> None:
-        self._draw_film()
-        self._follow()
-
-    def _draw_film(self) -> None:
-        self._frames = beside(
-            list(self._decoder.images(self._code(torch.linspace(0, 1, FRAMES)[:, None]))), gap=1
-        )
+        codes = self._code(torch.linspace(0, 1, FRAMES)[:, None])
+        self._frames = beside(self._decoders[""].images(codes), gap=1)
         self._film.height = round(self._film.width * np.divide(*self._frames.shape))
         self._film.value = png(self._frames)
+        self._follow()
 
     def _twin(self) -> np.ndarray:
         """Return the two ends with the image between them, and the whole path below."""
         sheet = Sheet(WIDTH, PICTURE + self._film.height + 40)
-        start, end = self._end_images
+        start, end = self._originals
         sheet.picture(start, 0, END // 2, END)
-        sheet.picture(self._decoder.images(self.z[None])[0], END + GAP, 0, PICTURE)
+        sheet.picture(self._decoded()[0], END + GAP, 0, PICTURE)
         sheet.picture(end, WIDTH - END, END // 2, END)
         words = f"{self.path.value}, {self.slider.value:.2f} of the way"
         sheet.text(words, END + GAP, PICTURE + 6)
@@ -129,12 +111,11 @@ def morph(
 
     Raises: ValueError if they are neither, or an image is given and the model cannot encode.
     """
-    latent_size = None if start.dtype == torch.uint8 else len(start)
-    decoder = Decoder.of(model, latent_size)
+    decoder = Decoder(model, None if start.dtype == torch.uint8 else len(start))
     ends, originals = [], []
     for name, given in [("start", start), ("end", end)]:
         if given.dtype == torch.uint8 and given.ndim == 2:
-            ends.append(np.float32(decoder.code(given)))
+            ends.append(decoder.code(given))
             originals.append(given.cpu().numpy())
         elif given.is_floating_point() and given.shape == (decoder.latent_size,):
             ends.append(given.detach().cpu().float().numpy())

@@ -7,6 +7,7 @@ a pointer. Also here: how pictures are made, with Pillow, which takes well under
 
 import functools
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import anywidget
@@ -15,10 +16,11 @@ import numpy as np
 import traitlets
 from PIL import Image, ImageDraw, ImageFont
 
+from vae_lesson.data import SIDE
+
 HERE = Path(__file__).parent
 CSS = HERE / "parts.css"
 PICTURE = 224  # pixels, the side of a decoded picture
-SIDE = 28  # pixels, the side of the drawing pad's image
 
 
 class Picture(anywidget.AnyWidget):
@@ -78,7 +80,7 @@ def enlarged(image: np.ndarray, side: int = PICTURE) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.NEAREST))
 
 
-def beside(images: list[np.ndarray], gap: int = 8) -> np.ndarray:
+def beside(images: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
     """Return grey images of one height side by side, with white between them."""
     space = np.full((images[0].shape[0], gap), 255, dtype=np.uint8)
     row = [part for image in images for part in (image, space)][:-1]
@@ -98,10 +100,9 @@ class Sheet:
         self._sheet = Image.new("RGB", (width, height), "white")
         self._pen = ImageDraw.Draw(self._sheet)
 
-    def picture(self, image: np.ndarray, left: int, top: int, height: int | None = None) -> None:
-        """Put a uint8 image here, enlarged to a height if one is given."""
-        image = image if height is None else enlarged(image, height)
-        self._sheet.paste(Image.fromarray(image).convert("RGB"), (left, top))
+    def picture(self, image: np.ndarray, left: int, top: int, height: int) -> None:
+        """Put a uint8 image here, enlarged to this height."""
+        self._sheet.paste(Image.fromarray(enlarged(image, height)).convert("RGB"), (left, top))
 
     def png(self, value: bytes, left: int, top: int, height: int) -> None:
         """Put a PNG here, made smooth and this high."""
@@ -110,9 +111,9 @@ class Sheet:
             small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
         self._sheet.paste(small, (left, top))
 
-    def text(self, text: str, left: int, top: int, size: int = 13) -> None:
+    def text(self, text: str, left: int, top: int) -> None:
         """Write words, their top left corner here."""
-        self._pen.text((left, top), text, fill="black", font=font(size))
+        self._pen.text((left, top), text, fill="black", font=font(13))
 
     def cross(self, x: float, y: float) -> None:
         """Mark a point as the plane does, so that it shows on dark and on light."""

@@ -1,16 +1,17 @@
 """Sprites with known factors, drawn and not downloaded, and the mutual information gap.
 
 Where the factors behind the images are known, one can ask whether each dimension of a latent space
-follows one of them. `make_sprites` draws the images; `mutual_information_gap` asks.
+follows one of them.
 """
 
 from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from vae_lesson.data import SIDE
 
 # The values of the factors. Pixels and degrees; a sprite's place is its centre of mass, counted
 # from the image's left and top edge, so that the middle of the image is (14, 14).
@@ -19,8 +20,8 @@ AREAS = (24, 40, 56, 72)  # of all three shapes, so that the brightness says not
 ANGLES = tuple(90 / 8 * i for i in range(8))  # anticlockwise; 90 itself is left out
 PLACES = (7, 9, 11, 13, 15, 17, 19, 21)
 
-SIDE = 28
 PATCH = 14  # a square of pixels that holds any sprite, however turned; a place is its middle
+BINS = 20  # that each dimension of a code is cut into
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -35,13 +36,7 @@ class Sprites:
     """
 
     names: ClassVar[tuple[str, ...]] = ("shape", "size", "angle", "x", "y")
-    counts: ClassVar[tuple[int, ...]] = (
-        len(SHAPES),
-        len(AREAS),
-        len(ANGLES),
-        len(PLACES),
-        len(PLACES),
-    )
+    counts: ClassVar[tuple[int, ...]] = tuple(map(len, (SHAPES, AREAS, ANGLES, PLACES, PLACES)))
 
     images: Tensor
     factors: Tensor
@@ -51,45 +46,33 @@ class Sprites:
         return f"{len(self.images):,} sprites of {SIDE}×{SIDE} pixels ({counts})"
 
 
-def make_sprites(
-    n: int | None = None, seed: int = 0, device: torch.device | str | None = None
-) -> Sprites:
-    """Draw 3 shapes × 4 sizes × 8 angles × 8 x × 8 y = 6,144 sprites, or n of them without repeats.
+def make_sprites(device: torch.device | str | None = None) -> Sprites:
+    """Draw 3 shapes × 4 sizes × 8 angles × 8 x × 8 y = 6,144 sprites, y changing fastest.
 
-    Without n they come in a fixed order in which y changes fastest, and seed has no effect. A small
-    dSprites (Matthey et al. 2017): the same shapes and factors, at 28×28 pixels instead of 64×64,
-    with grey edges, 6,144 images instead of 737,280.
+    A small dSprites (Matthey et al. 2017): the same shapes and factors, at 28×28 pixels instead of
+    64×64, with grey edges, 6,144 images instead of 737,280.
 
     Each combination is another image. A square turned by 90° is itself, and an ellipse turned by
     180°, so the angles stop short of a quarter turn: 0 to 78.75°. (In dSprites they cover a whole
     turn, so that a square comes back to about the same pose three times.) What stays is that the
     square's angles close to a ring, the last one step from the first: no single number can follow
     them without a jump.
-
-    Raises: ValueError unless n is a whole number from 1 to 6,144.
     """
-    total = int(np.prod(Sprites.counts))
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= total):
-        raise ValueError(f"n must be a whole number from 1 to {total:,}, or None, got {n!r}")
     images = torch.zeros((*Sprites.counts, SIDE, SIDE), dtype=torch.uint8)
     patches = _draw_patches()  # (shape, size, angle, PATCH, PATCH)
     for (i, x), (j, y) in product(enumerate(PLACES), repeat=2):
         left, top = x - PATCH // 2, y - PATCH // 2
         images[:, :, :, i, j, top : top + PATCH, left : left + PATCH] = patches
-    images = images.view(total, SIDE, SIDE)
     factors = torch.cartesian_prod(*[torch.arange(count) for count in Sprites.counts])
-    if n is not None:
-        # On the CPU, so that a seed means the same sprites on every device.
-        chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n]
-        images, factors = images[chosen], factors[chosen]
-    return Sprites(images.to(device), factors.to(device))
+    return Sprites(images.flatten(0, 4).to(device), factors.to(device))
 
 
-def _draw_patches(n_points: int = 16) -> Tensor:
+def _draw_patches() -> Tensor:
     """Return every shape, size and angle in the middle of its patch, `(3, 4, 8, 14, 14)` uint8.
 
-    A pixel is the share of n_points × n_points points in it that lie in the shape.
+    A pixel is the share of 16 × 16 points in it that lie in the shape.
     """
+    n_points = 16
     across = (torch.arange(PATCH * n_points) + 0.5) / n_points - PATCH / 2
     right, up = across, -across[:, None]  # rows count downwards
     angle = torch.tensor(ANGLES).deg2rad()[:, None, None]
@@ -130,7 +113,7 @@ class MIG(NamedTuple):
     information: Tensor  # (L, F) nats
 
 
-def mutual_information(codes: Tensor, factors: Tensor, bins: int = 20) -> Tensor:
+def mutual_information(codes: Tensor, factors: Tensor) -> Tensor:
     """Return I(z_j; v_k) = sum_{a,b} p(a, b) log[p(a, b) / (p(a) p(b))], a the bin of z_j, b = v_k.
 
     Each z_j is cut into bins of equal width between its least and its greatest value, as in
@@ -148,19 +131,19 @@ def mutual_information(codes: Tensor, factors: Tensor, bins: int = 20) -> Tensor
     codes drawn from q(z|x) (`evaluate.decoder_inputs`) show what it sees: 0.011, which is chance.
 
     Shapes: codes `(N, L)` floats, factors `(N, F)` whole numbers -> `(L, F)`. Units: nats.
-    Raises: ValueError for other shapes or types, codes that are not finite, fewer than 2 bins.
+    Raises: ValueError for other shapes or types, codes that are not finite.
     Source: Chen et al. 2018, section 4; the bins: Locatello et al. 2019.
     """
     from sklearn.metrics import mutual_info_score
 
-    _check(codes, factors, bins)
-    binned = _binned(codes, bins).cpu().numpy()
+    _check(codes, factors)
+    binned = _binned(codes).cpu().numpy()
     factors = factors.cpu().numpy()
     table = [[mutual_info_score(v, z) for v in factors.T] for z in binned.T]
     return torch.tensor(table, dtype=torch.float32)
 
 
-def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> MIG:
+def mutual_information_gap(codes: Tensor, factors: Tensor) -> MIG:
     """Return the MIG, 1/F sum_k [I(z_j*; v_k) - max_{j ≠ j*} I(z_j; v_k)] / H(v_k).
 
     j* is the dimension that tells most about factor k. The gap is 1 if each factor is known from
@@ -175,7 +158,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> MI
     Raises: ValueError as `mutual_information` does; for one dimension, or a factor with one value.
     Source: Chen et al. 2018, eq. 6.
     """
-    information = mutual_information(codes, factors, bins)
+    information = mutual_information(codes, factors)
     if codes.shape[1] < 2:
         raise ValueError("a gap needs codes of at least 2 dimensions, got 1")
     entropy = torch.tensor([_entropy(v) for v in factors.T])
@@ -192,14 +175,14 @@ def _entropy(v: Tensor) -> float:
     return -(p * p.log()).sum().item()
 
 
-def _binned(codes: Tensor, bins: int) -> Tensor:
+def _binned(codes: Tensor) -> Tensor:
     low, high = codes.amin(dim=0), codes.amax(dim=0)
     # A constant dimension has no width: it all goes to bin 0.
     width = torch.where(high > low, high - low, 1)
-    return ((codes - low) / width * bins).long().clamp_max(bins - 1)
+    return ((codes - low) / width * BINS).long().clamp_max(BINS - 1)
 
 
-def _check(codes: Tensor, factors: Tensor, bins: int) -> None:
+def _check(codes: Tensor, factors: Tensor) -> None:
     for name, x, columns in [("codes", codes, "L"), ("factors", factors, "F")]:
         if x.ndim != 2 or 0 in x.shape:
             raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(x.shape)}")
@@ -213,5 +196,3 @@ def _check(codes: Tensor, factors: Tensor, bins: int) -> None:
         )
     if not codes.isfinite().all():
         raise ValueError("codes must be finite, got NaN or infinity")
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
-        raise ValueError(f"bins must be a whole number of at least 2, got {bins!r}")

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 from torch import Tensor
 
+from vae_lesson.running.run import History
+
 WIDTH = 8.5  # inches: the width of a notebook's cell
 # Dark to light as well as hue, for readers and printers without colour.
 STYLES = {
@@ -124,8 +126,8 @@ def lines(
     return fig
 
 
-def history(history) -> Figure:
-    """Draw a `train.History`: its two terms and their sum, training and test, over the epochs."""
+def training_curves(history: History) -> Figure:
+    """Draw the two terms and their sum, training and test, over the epochs."""
     has_kl = any(history.kl)
     panels = [("recon", "recon" if has_kl else "squared error")]
     panels += [("kl", "KL"), ("neg_elbo", "−ELBO = recon + KL")] if has_kl else []

@@ -9,7 +9,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vae_lesson.running import processes
+
 WARM_UP = 3  # steps before the recording: what is set up at first use must be set up by then
+
+
+def graphed(
+    step: Callable[[Tensor], Tensor], generator: torch.Generator
+) -> Callable[[Tensor], Tensor]:
+    """Return the step as a CUDA graph where one pays, on a GPU in a single process; else itself."""
+    on_gpu = generator.device.type == "cuda"
+    return GraphedStep(step, generator) if on_gpu and processes.world()[1] == 1 else step
 
 
 class GraphedStep:

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vae_lesson.devices import pick_device
-from vae_lesson.linear import LinearVAE
-from vae_lesson.models import VAE, Autoencoder, AutoregressiveVAE
+from vae_lesson.arguments import check_one_of
+from vae_lesson.models import VAE, Autoencoder
+from vae_lesson.running.devices import pick_device
 
-KINDS = {kind.__name__: kind for kind in (VAE, Autoencoder, AutoregressiveVAE, LinearVAE)}
+KINDS = {kind.__name__: kind for kind in (VAE, Autoencoder)}
 
 
 def results_path(filename: str) -> Path:
     """Return where a lesson's result goes: in `$VAE_LESSON_RESULTS`, else `results/` here."""
-    folder = os.environ.get("VAE_LESSON_RESULTS") or Path(__file__).parents[1] / "results"
+    folder = os.environ.get("VAE_LESSON_RESULTS") or Path(__file__).parents[2] / "results"
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder) / filename
 
@@ -25,7 +25,10 @@ def save_model(model: nn.Module, path: str | Path, **info: str | int | float) ->
     """Save a model's kind, configuration and weights, and `info` (say, dataset="mnist").
 
     The file gets its name only when it is whole: an interrupt leaves the old one.
+
+    Raises: ValueError for a model that `load_model` would not know.
     """
+    check_one_of("kind of model", type(model).__name__, KINDS)
     content = {
         "kind": type(model).__name__,
         "config": model.config,
@@ -68,28 +71,30 @@ def load_model(
     return model.to(device).eval(), info
 
 
-def save_checkpoint(path: str | Path, options: dict, **state) -> None:
-    """Save what a training needs to go on, and the options that it must go on with."""
-    _write({"options": options, **state}, Path(path))
+def save_checkpoint(path: Path, settings: dict, **state) -> None:
+    """Save what a training needs to go on, and the settings that it must go on with."""
+    _write({"settings": settings, **state}, path)
 
 
-def load_checkpoint(path: str | Path, options: dict) -> dict:
+def load_checkpoint(path: Path, settings: dict) -> dict:
     """Return the state in a file of `save_checkpoint`, on the CPU. No code in the file is run.
 
-    Raises: ValueError for a damaged file, and for a training with other options: it names them.
+    Raises: ValueError for a damaged file, and for a training with other settings: it names them.
     """
     try:
         state = _read(path)
-        saved = dict(state["options"])
+        saved = dict(state["settings"])
     except Exception as error:  # a damaged file can make the reader raise anything
         raise ValueError(
             f"{path} is damaged or no checkpoint: remove it and start anew "
             f"({type(error).__name__}: {error})"
         ) from error
+    constant = settings["schedule"] == "constant" and isinstance(settings["beta"], float)
     differing = [
         f"{name} {saved.get(name)!r} there, {wanted!r} here"
-        for name, wanted in options.items()
+        for name, wanted in settings.items()
         if saved.get(name) != wanted
+        and not (constant and name == "epochs")  # such a training may just go on for longer
     ]
     if differing:
         raise ValueError(f"{path} is of another training: {'; '.join(differing)}")

@@ -1,8 +1,8 @@
-"""`inspect_vae`: what is wrong with a VAE and its loss, found without training.
+"""What is wrong with a VAE and its loss, found without training: our own models and a learner's.
 
-It takes our models and a learner's own. It measures how the loss changes with the output, mu and
-log_var, and what the model makes of a chosen mu and log_var; it does not read code. A finding
-says what was measured. Where the measurements fit nothing that it knows, it says nothing.
+`inspect_vae` measures how the loss changes with the output, mu and log_var, and what the model
+makes of a chosen mu and log_var; it does not read code. Where this fits nothing that it knows, it
+says nothing.
 """
 
 import math
@@ -14,29 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-WRONG_SIGN = "wrong sign of the KL"
-MEAN_FOR_SUM = "mean for sum"
-LOG_VAR_AS_SIGMA = "log_var used as sigma"
-NO_NOISE = "no noise"
-SIGMOID_TWICE = "sigmoid twice"
-VARIANCE_AS_SIGMA = "variance used as sigma"
-KL_FORMULA = "KL formula"
-NOT_FINITE = "not finite"
 FAULTS = (
-    *(WRONG_SIGN, MEAN_FOR_SUM, LOG_VAR_AS_SIGMA, NO_NOISE, SIGMOID_TWICE),
-    *(VARIANCE_AS_SIGMA, KL_FORMULA, NOT_FINITE),
+    WRONG_SIGN := "wrong sign of the KL",
+    MEAN_FOR_SUM := "mean for sum",
+    LOG_VAR_AS_SIGMA := "log_var used as sigma",
+    NO_NOISE := "no noise",
+    SIGMOID_TWICE := "sigmoid twice",
+    VARIANCE_AS_SIGMA := "variance used as sigma",
+    KL_FORMULA := "KL formula",
+    NOT_FINITE := "not finite",
 )
-# The words, after those of its name, by which each fault is known as well.
-ALSO_KNOWN_AS = {
-    WRONG_SIGN: "negative minus kld subtracted flipped",
-    MEAN_FOR_SUM: "instead over pixels average reduction beta 784",
-    LOG_VAR_AS_SIGMA: "log_sigma2 std",
-    NO_NOISE: "without sampling sample forgotten missing z mu eps deterministic",
-    SIGMOID_TWICE: "double two sigmoids applied logits probabilities",
-    VARIANCE_AS_SIGMA: "exp sigma2 std half missing",
-    KL_FORMULA: "kld wrong",
-    NOT_FINITE: "nan inf infinite infinity",
-}
 
 
 class Finding(NamedTuple):
@@ -75,19 +62,9 @@ def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
         findings += of_loss
         if all(tensor.isfinite().all() for tensor in (output, mu, log_var)):
             findings += _inspect_noise(model, x, reading)
-            findings += _inspect_output(model, x, likelihood)
+            if likelihood is not None:
+                findings += _inspect_output(model, x, likelihood)
     return sorted(findings, key=lambda finding: FAULTS.index(finding.fault))
-
-
-def fault_named(words: str) -> str | None:
-    """Return the one of FAULTS that `words` describe, in any spelling; None if none or several."""
-    text = str(words).lower().replace("²", "2").replace("σ", "sigma").replace("log var", "log_var")
-    text = text.replace("logvar", "log_var").replace("log sigma2", "log_sigma2")
-    said = "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
-    said = set(said) - {"the", "of", "a", "an", "is", "as", "used", "for", "no", "not"}
-    known = {fault: f"{fault} {ALSO_KNOWN_AS[fault]}".lower().split() for fault in FAULTS}
-    fits = [fault for fault in FAULTS if said and said <= set(known[fault])]
-    return fits[0] if len(fits) == 1 else None
 
 
 # --- the loss: how it changes with the output, mu and log_var -------------------------------------
@@ -102,13 +79,11 @@ READINGS = {
     "2σ": (lambda v: v.abs() / 2, lambda v: v / 4 - 1 / v),
 }
 # The derivative of a reconstruction loss by the output o, for each likelihood known here.
-LIKELIHOODS = {
-    "Bernoulli on logits": lambda o, x: torch.sigmoid(o) - x,
+RECON_SLOPES = {
+    "Bernoulli on logits": lambda o, x: o.sigmoid() - x,
     "Bernoulli on probabilities": lambda o, x: (o - x) / (o * (1 - o)),
     "Gaussian": lambda o, x: o - x,
-    "Gaussian on logits": lambda o, x: (
-        (torch.sigmoid(o) - x) * torch.sigmoid(o) * torch.sigmoid(-o)
-    ),
+    "Gaussian on logits": lambda o, x: (o.sigmoid() - x) * o.sigmoid() * (-o).sigmoid(),
 }
 
 
@@ -126,14 +101,13 @@ def _inspect_finite(loss, output, x, mu, log_var) -> list[Finding]:
     parts = {"mu": mu, "log_var": log_var, "the output": output}
     if all(tensor.isfinite().all() for tensor in parts.values()):  # else a loss may refuse them
         parts["the loss"] = _value(loss, output, x, mu, log_var)
+    cure = (
+        "Look at the images and the weights; the logarithm of a probability of 0 is "
+        "infinite (compute from logits), and exp(log_var) overflows above 88."
+    )
     for name, tensor in parts.items():
-        n_bad = int((~tensor.isfinite()).sum())
-        if n_bad:
+        if n_bad := int((~tensor.isfinite()).sum()):
             evidence = f"Of {tensor.numel()} values of {name}, {n_bad} are NaN or infinite."
-            cure = (
-                "Look at the images and the weights; the logarithm of a probability of 0 is "
-                "infinite (compute from logits), and exp(log_var) overflows above 88."
-            )
             return [Finding(NOT_FINITE, evidence, cure)]
     return []
 
@@ -172,15 +146,12 @@ def _inspect_loss(loss, output, x, mu) -> tuple[list[Finding], str | None, str |
         findings.append(Finding(WRONG_SIGN, evidence, cure))
     if kl is None or (kl != 0 and reading is None):
         by = "mu is not beta·mu" if kl is None else "log_var is not beta·½(exp(log_var) − 1)"
-        findings.append(
-            Finding(
-                KL_FORMULA,
-                f"The loss's derivative by {by}, as it is for beta · KL(N(mu, σ²) ‖ N(0, 1)): the "
-                "prior is taken to be N(0, I), and penalties on mu or log_var count as part of "
-                "the KL.",
-                "Compare the KL term by term with ½ (mu² + exp(log_var) − 1 − log_var).",
-            )
+        evidence = (
+            f"The loss's derivative by {by}, as it is for beta · KL(N(mu, σ²) ‖ N(0, 1)): the "
+            "prior is taken to be N(0, I), and penalties on mu or log_var count as part of the KL."
         )
+        cure = "Compare the KL term by term with ½ (mu² + exp(log_var) − 1 − log_var)."
+        findings.append(Finding(KL_FORMULA, evidence, cure))
     if recon and kl:
         findings += _inspect_reduction(loss, at, found)
     return findings, likelihood, reading
@@ -198,8 +169,8 @@ def _inspect_reduction(loss, at, found: Slopes) -> list[Finding]:
                 ratio = getattr(_slopes(loss, *arguments), of) / getattr(found, of)
         except Exception:  # the loss takes this shape only, or is not known any more
             return None
-        known = {"sum": 1.0, "mean": 0.5}
-        return next((name for name in known if abs(ratio / known[name] - 1) < 0.01), None)
+        known = {"sum": 1.0, "mean": 0.5}.items()
+        return next((how for how, wanted in known if abs(ratio / wanted - 1) < 0.01), None)
 
     batch = [torch.cat([tensor, tensor]) for tensor in at]
     images = [torch.cat([t, t], dim=-1) for t in (output, x.reshape(output.shape))]
@@ -216,13 +187,11 @@ def _inspect_reduction(loss, at, found: Slopes) -> list[Finding]:
     by_latents = 1 / n_latents if over_latents == "mean" else 1.0
     by_images = {("mean", "sum"): n_images, ("sum", "mean"): 1 / n_images}.get(over_images, 1.0)
     by_pixels = n_pixels if over_pixels == "mean" else 1.0
-    for by_batch in (1.0, by_images):
-        total = by_latents * by_batch * n_pixels
-        if n_pixels >= 400 and any(abs(b / total - 1) < 0.01 for b in betas):
-            by_pixels = n_pixels  # by a fixed number, which nobody would choose as beta
+    pairs = [(b, by_batch) for b in betas for by_batch in (1.0, by_images)]
+    if n_pixels >= 400 and any(abs(b / (by_latents * n * n_pixels) - 1) < 0.01 for b, n in pairs):
+        by_pixels = n_pixels  # by a fixed number, which nobody would choose as beta
     beta, by_images = min(
-        ((b, by_batch) for b in betas for by_batch in (1.0, by_images)),
-        key=lambda pair: abs(math.log(pair[0] / (by_pixels * by_latents * pair[1]))),
+        pairs, key=lambda pair: abs(math.log(pair[0] / (by_pixels * by_latents * pair[1])))
     )
     factor = by_pixels * by_latents * by_images
     said = []
@@ -233,10 +202,8 @@ def _inspect_reduction(loss, at, found: Slopes) -> list[Finding]:
         said.append(f"the KL is a mean over {n_latents} latent dimensions")
     if by_images != 1:
         one, other = over_images
-        said.append(
-            f"the reconstruction is a {one} over the {n_images} images of the batch "
-            f"and the KL a {other}"
-        )
+        where = f"over the {n_images} images of the batch"
+        said.append(f"the reconstruction is a {one} {where} and the KL a {other}")
     # A weight that makes up for it is no fault, nor is one that may have been chosen to. Beside a
     # mean over many pixels a weight of 4 makes up for nothing; else only a weight of 1 is certain.
     weight = beta / factor
@@ -259,11 +226,10 @@ def _slopes(loss, output, x, mu, log_var) -> Slopes | None:
     if not by_output.any():  # the reconstruction, if any, comes by way of mu and log_var
         return None
     x = x.reshape(output.shape)
-    scales = {name: _multiple(by_output, slope(output, x)) for name, slope in LIKELIHOODS.items()}
+    scales = {name: _multiple(by_output, slope(output, x)) for name, slope in RECON_SLOPES.items()}
     likelihood = next((name for name, scale in scales.items() if scale is not None), None)
-    kl = _multiple(by_mu, mu)
-    if not by_mu.any() and not by_log_var.any():
-        kl = 0.0  # no KL at all, or beta = 0
+    # 0: no KL at all, or beta = 0.
+    kl = _multiple(by_mu, mu) if by_mu.any() or by_log_var.any() else 0.0
     reading = None
     for name, (_, slope) in READINGS.items():
         scale = _multiple(by_log_var, slope(log_var))
@@ -290,9 +256,8 @@ def _multiple(measured: Tensor, expected: Tensor) -> float | None:
     """Return c if measured = c · expected to a thousandth, else None."""
     a, b = (tensor.cpu().double().flatten() for tensor in (measured, expected))  # MPS has no double
     c = (a @ b / (b @ b)).item()
-    if c == 0 or not math.isfinite(c):
-        return None
-    return c if (a - c * b).norm() < 1e-3 * a.norm() else None
+    fits = c != 0 and math.isfinite(c) and (a - c * b).norm() < 1e-3 * a.norm()
+    return c if fits else None
 
 
 # --- the model: what it makes of a chosen mu and log_var ------------------------------------------
@@ -307,14 +272,11 @@ def _inspect_noise(model, x, reading: str | None) -> list[Finding]:
         return []
     measured, expected = zip(*chosen)
     if all(sigma == -math.inf for sigma in measured):
-        return [
-            Finding(
-                NO_NOISE,
-                "In training mode the decoder gets the same z = mu in every run, "
-                "whatever log_var is.",
-                "Draw z = mu + exp(½ log_var)·eps with fresh eps ~ N(0, I) at every step.",
-            )
-        ]
+        evidence = (
+            "In training mode the decoder gets the same z = mu in every run, whatever log_var is."
+        )
+        cure = "Draw z = mu + exp(½ log_var)·eps with fresh eps ~ N(0, I) at every step."
+        return [Finding(NO_NOISE, evidence, cure)]
     off = {
         name: math.sqrt(sum((m - e[name]) ** 2 for m, e in zip(measured, expected)) / len(measured))
         for name in expected[0]
@@ -344,46 +306,33 @@ def _log_sigmas(model, x, level: float | None) -> tuple[float, dict[str, float]]
     result is None where that cannot be had. z is caught on its way into `model.decode`; if it does
     not come by, the σ are those of the outputs, beside outputs decoded from a z of each reading.
     """
-    encode, decode = model.encode, model.decode
-    asked, codes, outputs = [], [], []
-
-    def encode_as_chosen(*arguments, **options):
-        code = encode(*arguments, **options)
-        if level is None or not _is_pair(code, len(x)):
-            return code
-        asked.append(True)
-        mu, log_var = code
-        return torch.zeros_like(mu), torch.full_like(log_var, level)
+    decode, asked, codes = model.decode, [], []
 
     def decode_and_tell(z, *arguments, **options):
         codes.append(z.clone())
         return decode(z, *arguments, **options)
 
-    with _replaced(model, encode=encode_as_chosen, decode=decode_and_tell):
-        output, mu, log_var = _run(model, x)
-        if level is not None and not asked:
+    chosen = {} if level is None else {"encode": _encode_as(model, x, 0, level, asked)}
+    with _replaced(model, decode=decode_and_tell, **chosen):
+        _, mu, log_var = _run(model, x)
+        if chosen and not asked:
             return None
         codes.clear()
-        for _ in range(min(max(1024 // mu.numel(), 4), 128)):
-            outputs.append(_run(model, x)[0])
-
-    def sigmas(name):
-        return READINGS[name][0](log_var)
-
-    if len(codes) == len(outputs) and all(z.shape == mu.shape for z in codes):
+        n_runs = min(max(1024 // mu.numel(), 4), 128)
+        outputs = torch.stack([_run(model, x)[0] for _ in range(n_runs)])
+    sigmas = {name: sigma(log_var) for name, (sigma, _) in READINGS.items()}
+    if len(codes) == n_runs and all(z.shape == mu.shape for z in codes):
         measured = _log_rms(torch.stack(codes) - mu)
-        expected = {name: _log_rms(sigmas(name)) for name in READINGS}
+        expected = {name: _log_rms(sigma) for name, sigma in sigmas.items()}
     elif not codes:
         decoded = {
-            name: torch.stack(
-                [decode(mu + sigmas(name) * torch.randn_like(mu)) for _ in outputs]
-            ).reshape(len(outputs), *output.shape)
-            for name in READINGS
+            name: torch.stack([decode(mu + sigma * torch.randn_like(mu)) for _ in outputs])
+            for name, sigma in sigmas.items()
         }
         # Logits from one and probabilities from the other have nothing to compare.
-        if _within(decoded["log σ²"], 0, 1) != _within(torch.stack(outputs), 0, 1):
+        if _within(decoded["log σ²"], 0, 1) != _within(outputs, 0, 1):
             return None
-        measured = _log_rms(torch.stack(outputs).std(dim=0))
+        measured = _log_rms(outputs.std(dim=0))
         expected = {name: _log_rms(drawn.std(dim=0)) for name, drawn in decoded.items()}
     else:
         return None
@@ -395,25 +344,14 @@ def _log_sigmas(model, x, level: float | None) -> tuple[float, dict[str, float]]
     return measured, expected
 
 
-def _inspect_output(model, x, likelihood: str | None) -> list[Finding]:
+def _inspect_output(model, x, likelihood: str) -> list[Finding]:
     """Find outputs that never leave the range of a sigmoid, however far out the code is.
 
     Untrained logits may by chance lie in [0, 1] too; those of codes far out do not.
     """
-    if likelihood is None:
-        return []
-    encode, asked, outputs = model.encode, [], []
+    asked, outputs = [], []
     for size in (1.0, 1000.0):
-
-        def encode_far_out(*arguments, size=size, **options):
-            code = encode(*arguments, **options)
-            if not _is_pair(code, len(x)):
-                return code
-            asked.append(True)
-            mu, log_var = code
-            return size * torch.randn_like(mu), torch.full_like(log_var, 0.2)
-
-        with _replaced(model, encode=encode_far_out):
+        with _replaced(model, encode=_encode_as(model, x, size, 0.2, asked)):
             output, mu, _ = _run(model, x)
         outputs.append(output)
         if not asked:
@@ -425,18 +363,18 @@ def _inspect_output(model, x, likelihood: str | None) -> list[Finding]:
     low, high = (0.0, 1.0) if takes_logits else (0.5, torch.sigmoid(torch.tensor(1.0)).item())
     if not _within(outputs, low, high):
         return []
-    seen = f"from {outputs.min().item():.3f} to {outputs.max().item():.3f}"
+    seen = (
+        f"outputs go from {outputs.min().item():.3f} to {outputs.max().item():.3f} even for codes "
+        "of length 1000 a dimension"
+    )
     if takes_logits:
         evidence = (
-            f"The loss has a sigmoid of its own (it takes logits), but the outputs go {seen} "
-            "even for codes of length 1000 a dimension: they have been through one."
+            f"The loss has a sigmoid of its own (it takes logits), but the {seen}: "
+            "they have been through one."
         )
         cure = "Take one of the two away: let decode return logits, without a sigmoid at its end."
     else:
-        evidence = (
-            f"The outputs go {seen} even for codes of length 1000 a dimension: a sigmoid of a "
-            f"sigmoid lies in [0.5, {high:.3f}]."
-        )
+        evidence = f"The {seen}: a sigmoid of a sigmoid lies in [0.5, {high:.3f}]."
         cure = "Take one of the two sigmoids at the decoder's end away."
     return [Finding(SIGMOID_TWICE, evidence, cure)]
 
@@ -445,9 +383,8 @@ def _inspect_output(model, x, likelihood: str | None) -> list[Finding]:
 
 
 def _check(model, x) -> None:
-    if not isinstance(model, nn.Module) or not all(
-        callable(getattr(model, half, None)) for half in ("encode", "decode")
-    ):
+    halves = [getattr(model, half, None) for half in ("encode", "decode")]
+    if not isinstance(model, nn.Module) or not all(map(callable, halves)):
         raise ValueError(
             "model must be an nn.Module with encode(x) -> (mu, log_var) and decode(z) -> output, "
             f"got {type(model).__name__}"
@@ -470,10 +407,10 @@ def _run(model, x) -> tuple[Tensor, Tensor, Tensor]:
         result = model(x)
     except Exception as error:
         raise ValueError(f"{contract}, it raised {type(error).__name__}: {error}") from error
-    if not isinstance(result, (tuple, list)) or not all(isinstance(t, Tensor) for t in result):
-        raise ValueError(f"{contract}, three tensors, got {type(result).__name__}")
-    if len(result) != 3:
-        raise ValueError(f"{contract}, three tensors, got {len(result)}")
+    several = isinstance(result, (tuple, list)) and all(isinstance(t, Tensor) for t in result)
+    if not several or len(result) != 3:
+        got = len(result) if several else type(result).__name__
+        raise ValueError(f"{contract}, three tensors, got {got}")
     output, mu, log_var = result
     if output.ndim < 2 or len(output) != len(x) or output.numel() != x.numel():
         raise ValueError(
@@ -514,17 +451,15 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
                 torch.cuda.manual_seed(0)
         try:
             # Some models draw z in training mode only. Dropout is another noise: leave it out.
+            other_noise = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
             for module in model.modules():
-                module.training = not isinstance(module, _NOISY_IN_TRAINING)
+                module.training = not isinstance(module, other_noise)
             yield
         finally:
             for module, mode in modes:
                 module.training = mode
             for buffer, before in buffers:
                 buffer.copy_(before)
-
-
-_NOISY_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
 
 @contextmanager
@@ -541,13 +476,26 @@ def _replaced(model: nn.Module, **methods: Callable) -> Iterator[None]:
         attributes.update(before)
 
 
-def _is_pair(code, n_images: int) -> bool:
-    """Say whether this is (mu, log_var): exactly two tensors of the same shape (B, latent_size)."""
-    if type(code) not in (tuple, list) or len(code) != 2:  # a named tuple may be used by its names
-        return False
-    if not all(isinstance(part, Tensor) and part.ndim == 2 for part in code):
-        return False
-    return code[0].shape == code[1].shape and len(code[0]) == n_images
+def _encode_as(model, x, size: float, level: float, asked: list) -> Callable:
+    """Return a model.encode of which mu is of this size and log_var at this level; note its calls.
+
+    What is not exactly two tensors (B, latent_size) is let through: a named tuple, for one, may be
+    used by its names.
+    """
+    encode = model.encode
+
+    def encode_as_chosen(*arguments, **options):
+        code = encode(*arguments, **options)
+        if type(code) not in (tuple, list) or [isinstance(t, Tensor) for t in code] != [True, True]:
+            return code
+        mu, log_var = code
+        if mu.ndim != 2 or mu.shape != log_var.shape or len(mu) != len(x):
+            return code
+        asked.append(True)
+        mu = size * torch.randn_like(mu) if size else torch.zeros_like(mu)
+        return mu, torch.full_like(log_var, level)
+
+    return encode_as_chosen
 
 
 def _within(values: Tensor, low: float, high: float) -> bool:
@@ -565,6 +513,5 @@ def _signs(shape, like: Tensor) -> Tensor:
 
 def _uniform(shape, low: float, high: float, like: Tensor) -> Tensor:
     """Return numbers in [low, high), by the forked random state of the CPU."""
-    return (
-        (low + (high - low) * torch.rand(shape, dtype=torch.float64)).to(like.dtype).to(like.device)
-    )
+    values = low + (high - low) * torch.rand(shape, dtype=torch.float64)
+    return values.to(like.dtype).to(like.device)

@@ -10,10 +10,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from vae_lesson import saving, train
-from vae_lesson.data import Images, check_name
-from vae_lesson.devices import pick_device
-from vae_lesson.saving import results_path
+from vae_lesson.arguments import check_one_of, check_over_0, check_whole
+from vae_lesson.data import Images
+from vae_lesson.running.devices import pick_device
+from vae_lesson.running.run import History
+from vae_lesson.running.saving import load_model, results_path, save_model
+from vae_lesson.sources import NAMES
+from vae_lesson.train import fit
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
 # and hyperparameters ends. MNIST: three seeds gave 105.39 to 105.89, the article's script 106.27.
@@ -21,31 +24,36 @@ from vae_lesson.saving import results_path
 BANDS = {"mnist": (104.5, 106.5), "digits": (98.5, 101.0)}
 
 
-def check_parameters(dataset: str, device: str, seed: int, **numbers: int | float) -> torch.device:
+def check_parameters(
+    dataset: str,
+    device: str,
+    seed: int,
+    latent_size: int,
+    lr: float | None = None,
+    **counts: int,
+) -> torch.device:
     """Check a lesson's parameters before any work and return its device.
 
-    `numbers` are checked by their names: `lr` and `beta` over 0, all others whole and at least 1
-    (`latent_size`: 2).
+    latent_size: at least 2, because the lessons draw maps. lr: over 0, if the lesson has one.
+    counts: all others, whole numbers of at least 1.
 
     Raises: one ValueError that names every wrong parameter and what would be right.
     """
+    checks = [
+        (check_one_of, "data set", dataset, NAMES),
+        (pick_device, device),
+        (check_whole, "seed", seed, 0, 2**32 - 1),
+        (check_whole, "latent_size", latent_size, 2),
+        *((check_whole, name, count) for name, count in counts.items()),
+    ]
+    if lr is not None:
+        checks.append((check_over_0, "lr", lr))
     wrong = []
-    for check, value in [(check_name, dataset), (pick_device, device)]:
+    for check, *arguments in checks:
         try:
-            check(value)
+            check(*arguments)
         except ValueError as error:
             wrong.append(str(error))
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        wrong.append(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}")
-    for name, value in numbers.items():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if name in ("lr", "beta"):
-            if not is_number or not 0 < value < float("inf"):
-                wrong.append(f"{name} must be a number over 0, got {value!r}")
-        else:
-            least = 2 if name == "latent_size" else 1  # the lessons draw maps, which take two
-            if not isinstance(value, int) or not is_number or value < least:
-                wrong.append(f"{name} must be a whole number of at least {least}, got {value!r}")
     if wrong:
         raise ValueError("wrong parameters: " + "; ".join(wrong))
     return pick_device(device)
@@ -53,17 +61,17 @@ def check_parameters(dataset: str, device: str, seed: int, **numbers: int | floa
 
 def trained(
     filename: str, model: nn.Module, images: Images, epochs: int, **options
-) -> tuple[nn.Module, train.History | None]:
+) -> tuple[nn.Module, History | None]:
     """Return (model, history): the one that an earlier lesson saved, or this one, trained now.
 
     The file in results/ is used if it is of the same kind, configuration, data set and seed and
-    had at least as many epochs; then there is no history. Otherwise `train.fit(model, images.train,
+    had at least as many epochs; then there is no history. Otherwise `fit(model, images.train,
     epochs=epochs, **options)` runs and the result is saved for the next lesson, unless it was
     interrupted. One line says which it was.
     """
-    path = saving.results_path(filename)
+    path = results_path(filename)
     try:
-        saved, info = saving.load_model(path, options.get("device"))
+        saved, info = load_model(path, options.get("device"))
         found = (type(saved), saved.config, info.get("dataset"), info.get("seed"))
         wanted = (type(model), model.config, images.name, options.get("seed", 0))
         if found == wanted and info.get("epochs", 0) >= epochs:
@@ -77,10 +85,10 @@ def trained(
     except ValueError as error:
         reason = str(error)
     print(f"Training now, because {reason}.")
-    history = train.fit(model, images.train, epochs=epochs, **options)
+    history = fit(model, images.train, epochs=epochs, **options)
     if history.stopped is None:
         seed = options.get("seed", 0)
-        saving.save_model(model, path, dataset=images.name, epochs=epochs, seed=seed)
+        save_model(model, path, dataset=images.name, epochs=epochs, seed=seed)
     return model, history
 
 
@@ -93,29 +101,22 @@ class Text(str):
 
 def check_band(dataset: str, neg_elbo: float, default_parameters: bool = True) -> Text:
     """Say whether a run's test −ELBO lies in the healthy band of its data set."""
+    said = f"−ELBO {neg_elbo:.2f} nats"
     if dataset not in BANDS:
-        return Text(f"−ELBO {neg_elbo:.2f} nats. '{dataset}' has no measured band to compare with.")
+        return Text(f"{said}. '{dataset}' has no measured band to compare with.")
     low, high = BANDS[dataset]
     if not math.isfinite(neg_elbo):
-        return Text(
-            f"−ELBO {neg_elbo:.2f} nats: the model is broken. The healthy band is {low} to {high}."
-        )
+        return Text(f"{said}: the model is broken. The healthy band is {low} to {high}.")
     if not default_parameters:
-        return Text(
-            f"−ELBO {neg_elbo:.2f} nats. The band {low} to {high} is for the default parameters, "
-            "which you changed."
-        )
-    if low <= neg_elbo <= high:
-        return Text(f"−ELBO {neg_elbo:.2f} nats: inside the healthy band {low} to {high}.")
-    side = "over" if neg_elbo > high else "under"
-    return Text(
-        f"−ELBO {neg_elbo:.2f} nats: {side} the healthy band {low} to {high}. "
-        + (
-            "Something is wrong in the model, the loss or the data."
-            if side == "over"
-            else "Too good: are all pixels and all latent dimensions summed?"
-        )
-    )
+        band = f"The band {low} to {high} is for the default parameters, which you changed."
+        return Text(f"{said}. {band}")
+    if neg_elbo > high:
+        place, cause = "over", "Something is wrong in the model, the loss or the data."
+    elif neg_elbo < low:
+        place, cause = "under", "Too good: are all pixels and all latent dimensions summed?"
+    else:
+        return Text(f"{said}: inside the healthy band {low} to {high}.")
+    return Text(f"{said}: {place} the healthy band {low} to {high}. {cause}")
 
 
 def show_source(*functions: Callable):

@@ -1,6 +1,6 @@
-"""Five broken VAEs, the patients of lesson 05. Each is wrong in one line: name it before you look.
+"""Five broken VAEs, the patients of lesson 05: name what is wrong with each before you look.
 
-Each patient is a model and a loss. One of the two is healthy, the other has one fault.
+A patient is a model and a loss. One of the two is healthy, the other is wrong in one line.
 """
 
 from collections.abc import Callable
@@ -9,34 +9,24 @@ import torch
 from torch import Tensor
 
 from vae_lesson import losses
+from vae_lesson.arguments import check_one_of
 from vae_lesson.models import VAE
 
-PATIENTS = ("A", "B", "C", "D", "E")
-# What a learner writes: loss(output, x, mu, log_var) -> (B,)
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+# (output, x, mu, log_var) -> (B,). The output of a VAE is its logits.
+LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def patient(letter: str, **options) -> tuple[VAE, Loss]:
-    """Return (model, loss) of one patient; `options` are those of `models.VAE`.
-
-    The model is a fresh VAE, the loss takes (x_logits, x, mu, log_var) and returns `(B,)`.
+def patient(letter: str, **options) -> tuple[VAE, LossFunction]:
+    """Return (model, loss) of one patient: a fresh VAE with these options, and its loss function.
 
     Raises: ValueError for another letter.
     """
-    patients = {
-        "A": (LogVarAsSigma, healthy_loss),
-        "B": (SigmoidTwice, healthy_loss),
-        "C": (VAE, mean_for_sum),
-        "D": (VAE, wrong_sign),
-        "E": (NoNoise, healthy_loss),
-    }
-    if letter not in patients:
-        raise ValueError(f"the patients are {', '.join(PATIENTS)}, got {letter!r}")
-    kind, loss = patients[letter]
+    check_one_of("patient", letter, PATIENTS)
+    kind, loss = PATIENTS[letter]
     return kind(**options), loss
 
 
-def loss_terms(loss: Loss) -> Callable:
+def terms_of_loss(loss: LossFunction) -> losses.Terms:
     """Return a `terms` for `train.fit` that gives loss(output, x, mu, log_var) as recon, and kl 0.
 
     So a loss that is not a sum of recon and kl can be trained too; the history's recon is the loss.
@@ -86,3 +76,12 @@ class NoNoise(VAE):
 class SigmoidTwice(VAE):
     def decode(self, z):
         return torch.sigmoid(super().decode(z))  # the loss has a sigmoid of its own
+
+
+PATIENTS = {
+    "A": (LogVarAsSigma, healthy_loss),
+    "B": (SigmoidTwice, healthy_loss),
+    "C": (VAE, mean_for_sum),
+    "D": (VAE, wrong_sign),
+    "E": (NoNoise, healthy_loss),
+}

@@ -1,9 +1,7 @@
 """The beta translator: what a loss found in public code comes to, in nats per image.
 
-The course minimises recon + beta · kl, both summed over pixels and latent dimensions, and takes the
-mean over the batch. Public code takes sums or means over pixels, latents and batch, and adds
-weights: each only multiplies one term, so any such loss is scale · (recon + beta · kl). Two losses
-of one likelihood and one beta have gradients of one direction, however different they look.
+Public code takes sums or means over pixels, latents and batch, and adds weights: each multiplies
+one term only, so any such loss is a multiple of what the course minimises, recon + beta · kl.
 """
 
 import math
@@ -12,6 +10,8 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from vae_lesson.arguments import check_one_of, check_over_0, check_whole
 
 LIKELIHOODS = ("bernoulli", "gaussian", "squared error", "half squared error", "absolute error")
 
@@ -44,20 +44,13 @@ class Loss:
     variance: float = 1.0  # of "gaussian" only
 
     def __post_init__(self) -> None:
-        choices = {"likelihood": LIKELIHOODS} | dict.fromkeys(
-            ("pixels", "latents", "recon_batch", "kl_batch"), ("sum", "mean")
-        )
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                options = ", ".join(map(repr, known))
-                raise ValueError(f"{name} must be one of {options}, got {getattr(self, name)!r}")
+        check_one_of("likelihood", self.likelihood, LIKELIHOODS)
+        for name in ("pixels", "latents", "recon_batch", "kl_batch"):
+            check_one_of(name, getattr(self, name), ("sum", "mean"))
         for name in ("n_pixels", "latent_size", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+            check_whole(name, getattr(self, name))
         for name in ("recon_weight", "variance"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be over 0 and finite, got {getattr(self, name)}")
+            check_over_0(name, getattr(self, name))
         if not 0 <= self.kl_weight < math.inf:
             raise ValueError(
                 f"kl_weight must be 0 or more and finite, got {self.kl_weight}: the KL is added to "
@@ -75,8 +68,17 @@ def effective_beta(loss: Loss) -> float:
 
     Source: Higgins et al. 2017, eq. 4.
     """
-    (recon_factor, _), (kl_factor, _) = _factors(loss)
-    return kl_factor / recon_factor
+    recon, kl = loss.recon_weight, loss.kl_weight
+    # What divides one term multiplies the other here: 1 / (1 / 784) is 784.0000000000001.
+    if loss.pixels == "mean":
+        kl *= loss.n_pixels
+    if loss.latents == "mean":
+        recon *= loss.latent_size
+    if loss.recon_batch == "sum":
+        recon *= loss.batch_size
+    if loss.kl_batch == "sum":
+        kl *= loss.batch_size
+    return kl / recon
 
 
 def noise_variance_at_beta_1(loss: Loss) -> float | None:
@@ -93,15 +95,6 @@ def noise_variance_at_beta_1(loss: Loss) -> float | None:
     if loss.likelihood not in variances:
         return None
     return effective_beta(loss) * variances[loss.likelihood]
-
-
-def scale(loss: Loss) -> float:
-    """Return s of loss = s · mean over the batch of (recon + beta · kl), less a constant.
-
-    It multiplies every gradient. SGD feels it as a learning rate s times as high, and gradient
-    clipping feels it too; Adam divides it out and hardly notices.
-    """
-    return _factors(loss)[0][0]
 
 
 def as_function(loss: Loss) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
@@ -128,25 +121,6 @@ def as_function(loss: Loss) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor
     return function
 
 
-def explain(loss: Loss) -> str:
-    """Return two or three short sentences on what this loss really is, for a learner."""
-    (factor, recon_reasons), (_, kl_reasons) = _factors(loss)
-    beta, variance = effective_beta(loss), noise_variance_at_beta_1(loss)
-    verdict = "as written" if math.isclose(beta, loss.kl_weight) else f"not {loss.kl_weight:.3g}"
-    text = f"Recon is {recon_reasons}, the KL is {kl_reasons}: your beta is {beta:.6g}, {verdict}."
-    if variance:
-        text += (
-            " The same direction comes from beta = 1 and Gaussian noise of variance "
-            f"{variance:.6g}, a standard deviation of {math.sqrt(variance):.3g} in pixel intensity."
-        )
-    if math.isclose(factor, 1):
-        return text
-    return text + (
-        f" The whole is {factor:.3g} times recon + beta · kl in nats per image: "
-        "SGD's learning rate feels that, Adam's hardly."
-    )
-
-
 PUBLIC_SETTINGS: dict[str, Loss] = {
     "BCE summed, KL summed (the article's)": Loss(recon_batch="sum", kl_batch="sum"),
     "BCE averaged over everything, KL summed and divided by batch and pixels": Loss(
@@ -165,24 +139,6 @@ PUBLIC_SETTINGS: dict[str, Loss] = {
         "squared error", pixels="mean", kl_batch="sum"
     ),
 }
-
-
-def _factors(loss: Loss) -> list[tuple[float, str]]:
-    """Return what multiplies the batch means of recon and kl, each with the reasons in words."""
-    terms = [
-        (loss.pixels, loss.n_pixels, "pixels", loss.recon_batch, loss.recon_weight),
-        (loss.latents, loss.latent_size, "latents", loss.kl_batch, loss.kl_weight),
-    ]
-    found = []
-    for each, size, what, batch, weight in terms:
-        factor, reasons = weight, [] if weight == 1 else [f"weighted by {weight:.3g}"]
-        if each == "mean":
-            factor, reasons = factor / size, [*reasons, f"divided by {size} (mean over {what})"]
-        if batch == "sum":
-            factor *= loss.batch_size
-            reasons.append(f"multiplied by {loss.batch_size} (sum over the batch)")
-        found.append((float(factor), " and ".join(reasons) or "left whole"))
-    return found
 
 
 def _recon_per_pixel(loss: Loss, output: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,35 @@
+"""The lessons as files, and copies of them that run in seconds, for the tests."""
+
+from pathlib import Path
+
+import nbformat
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+NAMES = [path.stem for path in LESSONS]
+
+LOAD = "images = load_images(dataset, device=device)"
+FEWER = """
+import dataclasses
+images = dataclasses.replace(
+    images,
+    **{part: getattr(images, part)[:5000] for part in ("train", "train_labels")},
+    **{part: getattr(images, part)[:5000] for part in ("test", "test_labels")},
+)
+"""
+
+
+def read(name: str | Path) -> nbformat.NotebookNode:
+    """Return a committed lesson, by its name or path."""
+    return nbformat.read(NOTEBOOKS / Path(name).with_suffix(".ipynb").name, as_version=4)
+
+
+def with_few_images(name: str) -> nbformat.NotebookNode:
+    """Return a lesson without outputs that goes on with 5,000 of the images."""
+    notebook = read(name)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            cell.source = cell.source.replace(LOAD, LOAD + FEWER)
+    assert any(FEWER in cell.source for cell in notebook.cells), "the loading line has changed"
+    return notebook

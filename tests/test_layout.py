@@ -1,0 +1,80 @@
+"""The house: which file may import which, read from the imports themselves."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "vae_lesson"
+FILES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+CORE = {"arguments", "data", "models", "losses", "train", "evaluate", "generation", "latent"}
+# What a wing may import beside itself and the core. `running` is the only one that the core knows.
+WINGS = {
+    "running": {"sources"},  # the command loads images
+    "sources": set(),
+    "likelihood": set(),
+    "clinic": set(),
+    "teaching": {"running", "sources", "likelihood", "clinic"},
+    "explore": {"teaching"},  # its maps are drawn by teaching.plots
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the package's modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in FILES else node.module for name in names}
+    return {name for name in found if name.split(".")[0] == "vae_lesson"}
+
+
+ARROWS = {name: imports(path) for name, path in FILES.items()}
+
+
+def part(module: str) -> str:
+    """Return the core file, or the wing, that a module is in."""
+    return [*module.split("."), ""][1]
+
+
+def test_the_core_and_the_wings_are_all_there_is():
+    assert {part(name) for name in FILES} == CORE | set(WINGS) | {""}
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_arrows_point_one_way(name):
+    own, targets = part(name), {part(target) for target in ARROWS[name]}
+    assert "" not in targets
+    wings = targets - CORE - {own}
+    if name == "vae_lesson.train":
+        assert wings == {"running"}
+    elif own in CORE or own == "":
+        assert wings == set(), "the core knows no wing"
+    else:
+        assert wings <= WINGS[own]
+
+
+def test_no_circle():
+    done, under_way = set(), []
+
+    def visit(name: str) -> None:
+        assert name not in under_way, " -> ".join([*under_way, name])
+        if name not in done:
+            under_way.append(name)
+            for target in sorted(ARROWS[name]):
+                visit(target)
+            done.add(under_way.pop())
+
+    for name in FILES:
+        visit(name)
+
+
+@pytest.mark.parametrize("name", sorted(CORE))
+def test_a_core_file_is_read_in_one_sitting(name):
+    assert len((PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 210

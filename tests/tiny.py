@@ -1,0 +1,65 @@
+"""Tiny images and models, for tests of what trains."""
+
+import itertools
+
+import numpy as np
+import torch
+
+from vae_lesson import losses, train
+from vae_lesson.models import VAE
+
+
+def patterned_images(n=64, side=4, seed=0):
+    """Make uint8 images that are mixtures of three fixed patterns, and some noise."""
+    rng = np.random.default_rng(seed)
+    pixel = np.arange(side * side)
+    patterns = (pixel % 3 == np.arange(3)[:, None]) * (80 + 60 * (pixel % 2))  # (3, pixels)
+    images = rng.uniform(0, 1, (n, 3)) @ patterns + rng.normal(60, 12, (n, side * side))
+    return torch.from_numpy(images.clip(0, 255).round().astype(np.uint8)).view(n, side, side)
+
+
+def new(kind=VAE, latent_size=2, hidden_size=8, input_size=16, network="mlp", seed=0):
+    torch.manual_seed(seed)
+    return kind(latent_size, hidden_size, input_size, network)
+
+
+def fit(model, images, **options):
+    """Fit as the article does, and not by the fast recipe, where `options` say nothing else."""
+    article = {"epochs": 10, "lr": 1e-3, "schedule": "constant", "warm_start": False}
+    return train.fit(model, images, **{"progress": False, "device": "cpu", **article, **options})
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_weights(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+IMAGES = patterned_images()
+TEST = patterned_images(n=20, seed=1)
+
+
+def terms_with(action, call):
+    """Return the ELBO's terms, passed through `action` at this call (the first is 1)."""
+    calls = itertools.count(1)
+
+    def terms(model, x, generator):
+        recon, kl = losses.elbo_terms(model, x, generator)
+        return action(recon, kl) if next(calls) == call else (recon, kl)
+
+    return terms
+
+
+def interrupt(recon, kl):
+    raise KeyboardInterrupt
+
+
+def spoilt(name, value):
+    def action(recon, kl):
+        recon, kl = recon.clone(), kl.clone()
+        {"recon": recon, "kl": kl}[name][-1] = value  # one image is enough
+        return recon, kl
+
+    return action

@@ -1,0 +1,176 @@
+"""log p(x) by importance sampling: the estimate, and training on the bound.
+
+A decoder's output becomes a likelihood by `nll(output, x) -> (B,)`, by default
+`losses.bernoulli_nll`; the functions of `pixels` fit, or one of your own. Shapes that do not fit,
+and a number of samples that is not a whole number of at least 1, raise ValueError.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vae_lesson.arguments import check_same_shape, check_whole
+from vae_lesson.data import batches
+from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal
+from vae_lesson.models import VAE, reparameterize
+
+Nll = Callable[[Tensor, Tensor], Tensor]
+
+
+def log_weights(recon: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+    """Return log w = log p(x|z) + log p(z) - log q(z|x) for samples z of q(z|x) = N(mu, σ²).
+
+    The mean of w over q is p(x); the mean of log w is the ELBO.
+
+    Shapes: recon = -log p(x|z) `(K, B)`, z `(K, B, latent_size)`, mu and log_var `(B, latent_size)`
+    -> `(K, B)`. Units: nats per image.
+    Source: Burda et al. 2016, section 3.
+    """
+    check_same_shape(mu=mu, log_var=log_var, z_of_one_sample=z[0])
+    check_same_shape(recon=recon, z_without_its_last_dimension=z[..., 0])
+    eps = (z - mu) * torch.exp(-0.5 * log_var)
+    # The constants ½ log 2π of the two densities cancel.
+    log_ratio = 0.5 * (eps.square() + log_var - z.square())  # log p(z) - log q(z|x)
+    return log_ratio.sum(dim=2) - recon
+
+
+def importance_weighted_bound(log_w: Tensor) -> Tensor:
+    """Return log (1/K) sum_k w_k, a bound on log p(x) from below (on average over the samples).
+
+    With K = 1 it is the ELBO; it rises with K and reaches log p(x). The largest weight is taken out
+    of the sum before exp: the weights themselves, e^-100 and less, are 0 in float32 or nearly so.
+
+    Shapes: log_w `(K, B)` (see `log_weights`) -> `(B,)`. Units: nats per image; higher is better.
+    Source: Burda et al. 2016, eq. 8.
+    """
+    if log_w.ndim != 2 or len(log_w) == 0:
+        raise ValueError(f"log_w must be (K, B) with K of at least 1, got {tuple(log_w.shape)}")
+    return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
+
+
+def posterior_log_weights(
+    model: VAE, x: Tensor, n_samples: int, generator: torch.Generator, nll: Nll = bernoulli_nll
+) -> Tensor:
+    """Return the `log_weights` of n_samples z ~ q(z|x) an image.
+
+    Shapes: x `(B, ...)` -> `(n_samples, B)`. Units: nats per image.
+    """
+    mu, log_var = model.encode(x)
+    z = _draw(mu, log_var, n_samples, generator)
+    return log_weights(_recon(model, z, x, nll), z, mu, log_var)
+
+
+def prior_log_weights(
+    model: VAE, x: Tensor, n_samples: int, generator: torch.Generator, nll: Nll = bernoulli_nll
+) -> Tensor:
+    """Return log w = log p(x|z) for n_samples z ~ N(0, I), which know nothing of the image.
+
+    The mean of w is p(x); with few samples none of them fits, and the estimate is far too low.
+
+    Shapes: x `(B, ...)` -> `(n_samples, B)`. Units: nats per image.
+    """
+    shape = (n_samples, len(x), model.latent_size)
+    z = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+    return -_recon(model, z, x, nll)
+
+
+class LogLikelihood(NamedTuple):
+    """An estimate of log p(x) from K samples an image; see `log_likelihood`."""
+
+    n_samples: int
+    mean: float  # over the images, nats per image
+    standard_error: float  # of that mean, from the scatter of the images
+    per_image: Tensor  # (N,)
+
+
+@torch.no_grad()
+def log_likelihood(
+    model: VAE,
+    images: Tensor,
+    n_samples: tuple[int, ...] = (1, 10, 100, 1000, 5000),
+    seed: int = 0,
+    binarisation: str = "grey",
+    nll: Nll = bernoulli_nll,
+    draws: Callable = posterior_log_weights,
+) -> list[LogLikelihood]:
+    """Estimate log p(x) of uint8 images by the importance-weighted bound, for each number K.
+
+    All K share the same samples, as many as the largest: a K that is smaller takes them in groups
+    and averages the groups' bounds. `draws=prior_log_weights` samples from the prior instead.
+
+    Raises: ValueError if there are no images.
+    Source: Burda et al. 2016, section 5.1.
+    """
+    for k in n_samples or [None]:
+        check_whole("n_samples", k)
+    if len(images) == 0:
+        raise ValueError("there are no images")
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    most, rows = max(n_samples), []
+    for x in batches(images.to(device), 10, binarisation, generator):
+        # A part at a time: 5,000 samples of 10 images are 160 MB at once.
+        parts = [min(500, most - done) for done in range(0, most, 500)]
+        log_w = torch.cat([draws(model, x, k, generator, nll) for k in parts])
+        rows.append([_mean_bound(log_w, k) for k in n_samples])
+    return [
+        LogLikelihood(k, bound.mean().item(), (bound.std() / len(bound) ** 0.5).item(), bound)
+        for k, bound in zip(n_samples, map(torch.cat, zip(*rows)))
+    ]
+
+
+def elbo_terms_with(nll: Nll) -> Terms:
+    """Return the terms of the ELBO for another likelihood of the pixels, for `train.fit`."""
+
+    def terms(model: nn.Module, x: Tensor, generator: torch.Generator | None = None):
+        output, mu, log_var = model(x, generator=generator)
+        return nll(output, x), kl_standard_normal(mu, log_var)
+
+    return terms
+
+
+def importance_weighted_terms(n_samples: int) -> Terms:
+    """Return terms for `train.fit` whose sum is minus the importance-weighted bound (IWAE).
+
+    Pixels are Bernoulli. The second term is the KL as always, so that a history shows it; the first
+    is the rest of the sum. Only with beta = 1 is that the loss of the paper.
+
+    Source: Burda et al. 2016, section 3.
+    """
+    check_whole("n_samples", n_samples)
+
+    def terms(model: VAE, x: Tensor, generator: torch.Generator | None = None):
+        mu, log_var = model.encode(x)
+        z = _draw(mu, log_var, n_samples, generator)
+        log_w = log_weights(_recon(model, z, x, bernoulli_nll), z, mu, log_var)
+        bound, kl = importance_weighted_bound(log_w), kl_standard_normal(mu, log_var)
+        return -bound - kl, kl
+
+    return terms
+
+
+def _draw(mu: Tensor, log_var: Tensor, n_samples: int, generator) -> Tensor:
+    """Return n_samples z ~ N(mu, σ²) an image: mu and log_var (B, L) -> (n_samples, B, L)."""
+    shape = (n_samples, *mu.shape)
+    return reparameterize(mu.expand(shape), log_var.expand(shape), generator=generator)
+
+
+def _recon(model: VAE, z: Tensor, x: Tensor, nll: Nll) -> Tensor:
+    """Return nll of every sample: z (K, B, L), x (B, ...) -> (K, B)."""
+    output = model.decode(z.flatten(0, 1))
+    # A decoder that also sees the image (clinic.collapse.AutoregressiveVAE) has a context.
+    context = getattr(model, "context", None)
+    if context is not None:
+        output = output + context(x).repeat(len(z), 1)
+    every = x.flatten(1).expand(len(z), -1, -1).reshape(output.shape)
+    return nll(output, every).view(z.shape[:2])
+
+
+def _mean_bound(log_w: Tensor, k: int) -> Tensor:
+    """Return the bound from k samples, averaged over groups of k: (K, B) -> (B,)."""
+    groups = log_w[: len(log_w) // k * k].unflatten(0, (k, -1))  # (k, groups, B)
+    bounds = importance_weighted_bound(groups.flatten(1))
+    return bounds.view(groups.shape[1:]).mean(dim=0)

@@ -1,0 +1,124 @@
+"""Likelihoods for pixels that are not black and white, and the blur that a likelihood brings.
+
+Each `..._nll` returns -log p(x|z), one value an image, in nats. Shapes that differ, or a scale that
+does not broadcast against the images, raise ValueError.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vae_lesson.arguments import check_same_shape
+from vae_lesson.data import to_float
+from vae_lesson.losses import bernoulli_nll, per_image
+
+
+def gaussian_nll(x_mean: Tensor, x: Tensor, log_var: Tensor | float = 0.0) -> Tensor:
+    """Return -log N(x; x_mean, exp(log_var)): sum_i ½[log 2π + log σ_i² + (x_i - m_i)² / σ_i²].
+
+    `log_var` is the log of the noise variance: a number, a tensor that broadcasts against x, or an
+    `nn.Parameter` to be learned. It is a density, so the result can be negative.
+
+    Shapes: x_mean and x `(B, ...)` -> `(B,)`. Units: nats per image.
+    Source: Kingma & Welling 2014, appendix C.2.
+    """
+    check_same_shape(x_mean=x_mean, x=x)
+    log_var = _fitted("log_var", log_var, x)
+    return per_image(
+        0.5 * (math.log(2 * math.pi) + log_var + (x - x_mean).square() * torch.exp(-log_var))
+    )
+
+
+def optimal_log_var(x_mean: Tensor, x: Tensor) -> Tensor:
+    """Return the log of the one noise variance that fits best, σ² = mean (x_i - m_i)².
+
+    The mean runs over the pixels of all images. Put into `gaussian_nll` it makes a σ-VAE. It comes
+    without a gradient, and needs none: at its optimum the loss does not change with σ².
+
+    Shapes: x_mean and x `(B, ...)` -> `()`. Units: log of squared pixel intensity.
+    Source: Rybkin et al. 2021, eq. 6 and 7.
+    """
+    check_same_shape(x_mean=x_mean, x=x)
+    # At least σ = 0.03 grey levels: a perfect reconstruction would make the logarithm infinite.
+    # First each image's mean: one sum over all numbers would depend on the number of threads.
+    mean = (x - x_mean).detach().square().flatten(1).mean(dim=1).mean()
+    return mean.clamp_min(1e-3 / 255**2).log()
+
+
+def continuous_bernoulli_nll(x_logits: Tensor, x: Tensor) -> Tensor:
+    """Return -log p(x|z) for p(x_i) = C(λ_i) λ_i^x_i (1 - λ_i)^(1 - x_i), a density on [0, 1].
+
+    λ = sigmoid(x_logits), and C(λ) = l / tanh(l/2) with the logit l makes it integrate to 1, which
+    the cross-entropy of `bernoulli_nll` on grey pixels does not. The result can be negative.
+
+    Shapes: x_logits and x `(B, ...)` -> `(B,)`. Units: nats per image, of a density.
+    Source: Loaiza-Ganem & Cunningham 2019, eq. 6 to 8.
+    """
+    check_same_shape(x_logits=x_logits, x=x)
+    size = x_logits.abs()  # the constant is even in l
+    near = size < 1e-2  # where l / tanh(l/2) is 0/0, its series 2 + l²/6 is exact to 1e-11
+    safe = torch.where(near, torch.ones_like(size), size)
+    log_c = torch.where(
+        near, torch.log(2 + x_logits.square() / 6), torch.log(safe / torch.tanh(safe / 2))
+    )
+    return bernoulli_nll(x_logits, x) - per_image(log_c)
+
+
+def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | float) -> Tensor:
+    """Return -log P(x|z) for 256 grey levels: the logistic distribution's mass in x_i ± 1/510.
+
+    P(x_i) = sigmoid((x_i + 1/510 - m_i) / s) - sigmoid((x_i - 1/510 - m_i) / s); black and white
+    also take the tail beyond them, so that the 256 probabilities add up to 1.
+
+    `log_scale` = log s: a number, or a tensor or `nn.Parameter` that broadcasts against x.
+
+    Shapes: x_mean and x `(B, ...)` -> `(B,)`. Units: nats per image, of a probability; divided by
+    the pixels and log 2 they are the bits per dimension that a lossless coder would need.
+    Source: Kingma et al. 2016, section C.4; Salimans et al. 2017, eq. 2.
+    """
+    check_same_shape(x_mean=x_mean, x=x)
+    inverse_scale = torch.exp(-_fitted("log_scale", log_scale, x))
+    upper = (x - x_mean + 1 / 510) * inverse_scale
+    lower = (x - x_mean - 1 / 510) * inverse_scale
+    # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): no difference of two
+    # numbers that are both almost 0 or almost 1.
+    width = torch.log(-torch.expm1(lower - upper))
+    black, white = x < 0.5 / 255, x > 254.5 / 255
+    log_p = (
+        torch.where(white, torch.zeros_like(x), F.logsigmoid(upper))
+        + torch.where(black, torch.zeros_like(x), F.logsigmoid(-lower))
+        + torch.where(black | white, torch.zeros_like(x), width)
+    )
+    return -per_image(log_p)
+
+
+def sharpness(images: Tensor) -> float:
+    """Return the mean variance of the images' Laplacian, high where grey changes within a pixel.
+
+    Compare it with that of real images only: noise is sharp too. Images square, uint8 or in [0, 1].
+    Source: a usual measure of focus, Pech-Pacheco et al. 2000.
+    """
+    x = to_float(images) if images.dtype == torch.uint8 else images.flatten(1)
+    side = math.isqrt(x.shape[1])
+    if side * side != x.shape[1] or side < 3:
+        raise ValueError(f"images must be square, 3×3 or more, got {x.shape[1]} pixels")
+    kernel = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], device=x.device, dtype=x.dtype)
+    edges = F.conv2d(x.view(-1, 1, side, side), kernel[None, None])
+    return edges.flatten(1).var(dim=1).mean().item()
+
+
+def _fitted(name: str, value: Tensor | float, x: Tensor) -> Tensor:
+    """Return a number or a tensor as one that broadcasts against the images x, or a ValueError."""
+    if not isinstance(value, Tensor):  # filled on the device: a CUDA graph copies nothing to it
+        value = torch.full((), value, dtype=x.dtype, device=x.device)
+    try:
+        fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} {tuple(value.shape)} must broadcast to the images' shape {tuple(x.shape)}"
+        )
+    return value.to(x)

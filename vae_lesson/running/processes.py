@@ -1,0 +1,102 @@
+"""One training in several processes, started by torchrun.
+
+Without torchrun `world()` is (0, 1), and all of this does nothing.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def start(device: torch.device) -> torch.device:
+    """Join the processes that torchrun has started, if it has, and return this one's device.
+
+    gloo connects CPUs, nccl GPUs, of which each process of a machine takes its own.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    store = None
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torchrun's store outlives a restart, and holds the addresses of the processes that died.
+        where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        store = dist.PrefixStore(f"attempt {attempt}", dist.TCPStore(*where, is_master=False))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
+    return device
+
+
+def stop() -> None:
+    """Leave the other processes in good order."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def world() -> tuple[int, int]:
+    """Return (rank, size): which process this is, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def generators(seed: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
+    """Return (order, noise): the order of the images is common to all processes, the noise is each
+    one's own (see `seed_noise`). Alone, one generator gives both."""
+    order = torch.Generator(device).manual_seed(seed)
+    return order, order if world()[1] == 1 else torch.Generator(device)
+
+
+def seed_noise(noise: torch.Generator, seed: int, epoch: int) -> None:
+    """Give this process's noise a seed for the epoch; alone, the one generator just goes on."""
+    rank, size = world()
+    if size > 1:
+        noise.manual_seed((seed * 100_000 + epoch) * 10_000 + rank)
+
+
+def shared(model: nn.Module, terms: Callable) -> Callable:
+    """Return (x, generator) -> recon and kl of a batch, of which each process computes its share.
+
+    For the other processes' images both are 0 here, and this one's own count `size` times: averaged
+    over the processes, which is what DistributedDataParallel does with gradients, the batch's mean
+    is that of one process. The first process's weights are copied to all.
+    """
+    rank, size = world()
+    if size == 1:
+        return functools.partial(terms, model)
+    parallel = nn.parallel.DistributedDataParallel(_Terms(model, terms))
+
+    def terms_of_share(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        batch = torch.zeros((2, len(x)), dtype=x.dtype, device=x.device)
+        batch[:, rank::size] = size * torch.stack(parallel(x[rank::size], generator))
+        return batch[0], batch[1]
+
+    return terms_of_share
+
+
+class _Terms(nn.Module):
+    """Terms as a module's forward, because what processes share has to be called as one."""
+
+    def __init__(self, model: nn.Module, terms: Callable) -> None:
+        super().__init__()
+        self.model, self.terms = model, terms
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self.terms(self.model, x, generator)
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the mean of `values` over all processes."""
+    size = world()[1]
+    if size > 1:
+        dist.all_reduce(values)
+        values = values / size
+    return values
