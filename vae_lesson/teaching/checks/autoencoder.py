@@ -15,13 +15,10 @@ def squared_error(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     error = x - x_hat
     square, total = error.square(), error.sum(dim=1)
     right = square.sum(dim=1)
+    whole = [square.sum(), square.mean(), right.mean()]
     mistakes = {
         "the mean over pixels instead of the sum": square.mean(dim=1),
-        "one number for the whole batch: sum over pixels only, and keep one value an image": [
-            square.sum(),
-            square.mean(),
-            right.mean(),
-        ],
+        "one number for the whole batch: sum over pixels only, and keep one value an image": whole,
         "the sum over images instead of over pixels": square.sum(dim=0),
         "the absolute difference: square it": error.abs().sum(dim=1),
         "the distance: leave out the square root": right.sqrt(),

@@ -16,17 +16,14 @@ def slerp(answer: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
     t = 0.3
     right = latent.slerp(z0, z1, t)
     dot = torch.dot(z0, z1)
-    omega, dot_omega = torch.acos(dot / (z0.norm() * z1.norm())), torch.acos(dot)
+    omega, of_dot = torch.acos(dot / (z0.norm() * z1.norm())), torch.acos(dot)
+    by_dot = (torch.sin((1 - t) * of_dot) * z0 + torch.sin(t * of_dot) * z1) / of_dot.sin()
     of_units = latent.slerp(z0 / z0.norm(), z1 / z1.norm(), t)
-
-    def undivided(omega):
-        return torch.sin((1 - t) * omega) * z0 + torch.sin(t * omega) * z1
-
     mistakes = {
         "the straight line (lerp)": latent.lerp(z0, z1, t),
         "the way from z1 to z0: at t = 0 you must be at z0": latent.slerp(z1, z0, t),
-        "missing the division by sin ω": undivided(omega),
-        "the angle without dividing by the two norms": undivided(dot_omega) / dot_omega.sin(),
+        "missing the division by sin ω": right * omega.sin(),
+        "the angle without dividing by the two norms": by_dot,
         "a unit vector: slerp keeps the length of the codes": [right / right.norm(), of_units],
     }
     return compare(answer, (z0, z1, t), right, mistakes)
@@ -38,18 +35,12 @@ def active_units(answer: Callable[[Tensor], Tensor]) -> Verdict:
     (noise,) = draw((200, 6))
     noise = (noise - noise.mean(dim=0)) / noise.std(dim=0)
     mu = noise * torch.tensor([1.0, 0.3, 0.2, 0.07, 0, 0]) + torch.tensor([0, 0, 0, 0, 2.0, -1.0])
-
-    def count(measure):
-        return (measure > 0.01).sum()
-
+    images = (mu.var(dim=1) > 0.01).sum()
+    sizes = [(size.mean(dim=0).abs() > 0.01).sum() for size in (mu.abs(), mu.square(), mu)]
     mistakes = {
         "the standard deviation against 0.01: use the variance": torch.tensor(4.0),
-        "the number of images instead of dimensions: take the variance over images, dim=0": count(
-            mu.var(dim=1)
-        ),
-        "the size of mu instead of its variance: a dimension that is always 2 says nothing": [
-            count(size.mean(dim=0).abs()) for size in (mu.abs(), mu.square(), mu)
-        ],
+        "the number of images instead of dimensions: take the variance over images, dim=0": images,
+        "the size of mu instead of its variance: a dimension that is always 2 says nothing": sizes,
         "a mask: return how many": mu.var(dim=0) > 0.01,
     }
     return compare(answer, (mu,), torch.tensor(3.0), mistakes)

@@ -13,42 +13,36 @@ from vae_lesson.teaching.checks.verdict import ONE_NUMBER, Verdict, compare, dra
 def log_weights(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(recon, z, mu, log_var) -> `(K, B)`, log p(x|z) + log p(z) - log q(z|x)."""
     recon, z, mu, log_var = draw((4, 3), (4, 3, 5), (3, 5), (3, 5))
-    distance, variance = (z - mu).square(), log_var.exp()
-    log_p = -0.5 * z.square()
-    log_q = -0.5 * (distance / variance + log_var)
-    c = -0.5 * torch.tensor(2 * torch.pi).log()  # of each density: torch.distributions keeps it
-    mean, right = (log_p - log_q).mean(dim=2), importance.log_weights(recon, z, mu, log_var)
+    log_p, square, sigma2 = -0.5 * z.square(), (z - mu).square(), log_var.exp()
+    scaled = square / sigma2
 
-    def log_w(times_p, times_q, constants=(0,), log_q=log_q):
-        log_ratio = times_p * log_p + times_q * log_q
-        return [(log_ratio + constant).sum(dim=2) - recon for constant in constants]
+    def log_w(times_p, times_q, scaled=scaled, log_sigma2=log_var):
+        log_q = -0.5 * (scaled + log_sigma2)
+        return (times_p * log_p + times_q * log_q).sum(dim=2) - recon
 
-    def with_log_q(square_over_variance, log_variance):
-        return log_w(1, -1, log_q=-0.5 * (square_over_variance + log_variance))
-
+    c = -0.5 * 5 * torch.tensor(2 * torch.pi).log()  # of each density: torch.distributions has it
+    right = importance.log_weights(recon, z, mu, log_var)
+    added, no_p, no_q = log_w(1, 1), log_w(0, -1), log_w(1, 0)
+    no_log, plus_log = log_w(1, -1, log_sigma2=0), log_w(1, -1, log_sigma2=-log_var)
+    by_sigma, by_log = log_w(1, -1, square / sigma2.sqrt()), log_w(1, -1, square / log_var)
     mistakes = {
         "log p(x|z) with the wrong sign: recon is −log p(x|z)": right + 2 * recon,
-        "log q added: w divides by q, so log q is subtracted": log_w(1, 1, (0, 2 * c)),
-        "log p(x|z) − log q(z|x): the prior's log p(z) is missing": log_w(0, -1, (0, -c)),
-        "log p(x|z) + log p(z): without − log q(z|x), z counts as drawn from the prior": log_w(
-            1, 0, (0, c)
-        ),
+        "log q added: w divides by q, so log q is subtracted": [added, added + 2 * c],
+        "log p(x|z) − log q(z|x): the prior's log p(z) is missing": [no_p, no_p - c],
+        "log p(x|z) + log p(z): without − log q(z|x), z counts as drawn from the prior": [
+            no_q,
+            no_q + c,
+        ],
         "the KL in closed form, which makes it the ELBO: take log p(z) and log q(z|x) at each "
         "z": -losses.kl_standard_normal(mu, log_var) - recon,
-        "½ log 2π in only one of the two densities: it cancels": log_w(1, -1, (c, -c)),
-        "missing the factor ½ in the densities": log_w(2, -2) + log_w(2, -1) + log_w(1, -2),
-        "log q without −½ log σ²: where σ is small, the density is higher": with_log_q(
-            distance / variance, 0
-        ),
-        "log q with +½ log σ²: its sign is −, where σ is small the density is higher": with_log_q(
-            distance / variance, -log_var
-        ),
-        "log_var used as σ²: σ² is exp(log_var)": with_log_q(distance / log_var, log_var),
-        "exp(log_var) used as σ: it is σ²": with_log_q(distance / variance**2, 2 * log_var),
-        "(z − mu)² divided by σ: divide by σ², which is exp(log_var)": with_log_q(
-            distance / variance.sqrt(), log_var
-        ),
-        "the mean over latent dimensions: their log densities add up": mean - recon,
+        "½ log 2π in only one of the two densities: it cancels": [right + c, right - c],
+        "missing the factor ½ in the densities": [log_w(2, -2), log_w(2, -1), log_w(1, -2)],
+        "log q without −½ log σ²: where σ is small, the density is higher": no_log,
+        "log q with +½ log σ²: its sign is −, where σ is small the density is higher": plus_log,
+        "log_var used as σ²: σ² is exp(log_var)": by_log,
+        "exp(log_var) used as σ: it is σ²": log_w(1, -1, square / sigma2**2, 2 * log_var),
+        "(z − mu)² divided by σ: divide by σ², which is exp(log_var)": by_sigma,
+        "the mean over latent dimensions: their log densities add up": (right + recon) / 5 - recon,
         "w itself: return its logarithm": right.exp(),
         "the negative of log w: turn every sign": -right,
         "the mean over samples, which is the ELBO: keep one value a sample and image, "

@@ -50,29 +50,24 @@ def effective_beta(answer: Callable[[str, str, float, int, int], float]) -> Verd
 
     def all_cases():
         betas = [answer(p, j, 0.5, 100, 4) for p in ("sum", "mean") for j in ("sum", "mean")]
-        for beta in betas:
-            if not hasattr(beta, "__float__"):
-                return beta  # None, or a word: `compare` says which
+        no_numbers = [beta for beta in betas if not hasattr(beta, "__float__")]
+        if no_numbers:
+            return no_numbers[0]  # None, or a word: `compare` says which
         return torch.stack([torch.as_tensor(beta).double() for beta in betas], dim=-1)
 
-    right = table(100, 1 / 4)
+    right, inverse = table(100, 1 / 4), [table(1 / 100, 4), table(1 / 100, 4, 2.0)]
+    small, large = table(1 / 100, 1 / 4), table(100, 4)
+    always = [torch.full((4,), 0.5 * factor) for factor in (100 / 4, 4 / 100)]
+    only_both = torch.tensor([0.5, 0.5, 0.5, 0.5 * 100 / 4])
     mistakes = {
         "the inverse: a mean makes its term small, and beta is how much the KL counts beside "
-        "recon": [table(1 / 100, 4), table(1 / 100, 4, 2.0)],
-        "a mean over pixels counted the wrong way: it makes recon small, and so beta large": table(
-            1 / 100, 1 / 4
-        ),
-        "a mean over latents counted the wrong way: it makes the KL small, and so beta": table(
-            100, 4
-        ),
+        "recon": inverse,
+        "a mean over pixels counted the wrong way: it makes recon small, and so beta large": small,
+        "a mean over latents counted the wrong way: it makes the KL small, and so beta": large,
         "sum and mean exchanged: it is the mean that divides": right.flip(0),
         "n_pixels and latent_size exchanged: recon has n_pixels terms": table(4, 1 / 100),
-        "the same factor for sum and for mean: a sum divides by nothing": [
-            torch.full((4,), 0.5 * factor) for factor in (100 / 4, 4 / 100)
-        ],
-        "a factor only where both are means: each mean counts by itself": torch.tensor(
-            [0.5, 0.5, 0.5, 0.5 * 100 / 4]
-        ),
+        "the same factor for sum and for mean: a sum divides by nothing": always,
+        "a factor only where both are means: each mean counts by itself": only_both,
         "the weight alone: the reductions count too": table(1, 1),
         "the reductions without the weight: multiply by kl_weight": table(100, 1 / 4, 1.0),
         "the reductions divided by the weight: multiply by kl_weight": table(100, 1 / 4, 2.0),
@@ -92,14 +87,12 @@ def free_bits(answer: Callable[[Tensor, float], Tensor]) -> Verdict:
     of_image, by_image = kl_j.clamp_min(least).sum(dim=1), kl_j.mean(dim=1).clamp_min(least)
     too_early, wrong_dim = ([v, v.mean(), v.sum()] for v in (of_image, by_image))
     over = [(mean - least).clamp_min(0).sum(), mean[mean > least].sum(), mean.sum() - least]
+    at_end = [mean.sum(), mean.sum().clamp_min(4 * least)]
+    at_end += [kl.clamp_min(limit).mean() for limit in (least, 4 * least)]
     right = limited.sum()
     mistakes = {
         "the limit on every image: take the mean over the batch first, then the limit": too_early,
-        "no limit, or one on the whole KL: every dimension has its own": [
-            mean.sum(),
-            mean.sum().clamp_min(least * 4),
-            *(kl.clamp_min(limit).mean() for limit in (least, least * 4)),
-        ],
+        "no limit, or one on the whole KL: every dimension has its own": at_end,
         "an upper limit: `least` is the least that a dimension counts, so take the "
         "larger": mean.clamp_max(least).sum(),
         "only what is over the limit: a dimension under it counts as `least`, not as 0": over,
@@ -117,8 +110,7 @@ def diagnose(answers: dict[str, str] | Callable[[], dict[str, str]]) -> Verdict:
 
     A fault is one of `inspector.FAULTS`, in any words that fit no other of them.
     """
-    if callable(answers):
-        answers = attempt(answers)
+    answers = attempt(answers) if callable(answers) else answers
     if isinstance(answers, Verdict):
         return answers
     if not isinstance(answers, dict):
@@ -127,9 +119,8 @@ def diagnose(answers: dict[str, str] | Callable[[], dict[str, str]]) -> Verdict:
     answers = {str(letter).strip().upper(): said for letter, said in answers.items()}
     replies = {a: _reply(answers.pop(a, None), fault) for a, fault in PATIENTS.items()}
     n_right = sum(reply.startswith("right") for reply in replies.values())
-    lines = [f"Not yet: {n_right} of {len(PATIENTS)} are right."]
-    if n_right == len(PATIENTS):
-        lines = ["Correct."]
+    all_right = n_right == len(PATIENTS)
+    lines = ["Correct." if all_right else f"Not yet: {n_right} of {len(PATIENTS)} are right."]
     lines += [f"{letter}: {reply}" for letter, reply in replies.items()]
     lines += [f"There is no patient {letter}." for letter in answers]
     return Verdict("\n".join(lines))

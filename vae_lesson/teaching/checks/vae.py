@@ -57,12 +57,10 @@ def neg_elbo(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verd
     kl = kl_j.sum(dim=1)
     right = recon + kl
     bce = F.binary_cross_entropy_with_logits(x_logits, x, reduction="none")
+    pixel_mean = [bce.mean(dim=1) + kl, *(bce.mean() + k for k in (kl, kl.mean(), kl.sum()))]
     twice = losses.bernoulli_nll(x_logits.sigmoid(), x)
     mistakes = {
-        "the mean over pixels beside a summed KL: beta times the number of pixels": [
-            bce.mean(dim=1) + kl,
-            *(bce.mean() + by_image for by_image in (kl, kl.mean(), kl.sum())),
-        ],
+        "the mean over pixels beside a summed KL: beta times the number of pixels": pixel_mean,
         "the KL subtracted: it is a cost, add it": recon - kl,
         "the ELBO itself: what is minimised is −ELBO": -right,
         ONE_NUMBER: [right.mean(), right.sum(), recon.sum() + kl],

@@ -53,18 +53,16 @@ def compare(answer: Callable, arguments: tuple, right: Tensor, mistakes: dict) -
         return Verdict(f"Not yet: expected a tensor, got {type(results[0]).__name__}.")
     if _same(first, right):
         return Verdict("Correct.")
-    finite = first.double().isfinite().all()
+    got, wanted, finite = tuple(first.shape), tuple(right.shape), first.isfinite().all()
     for message, wrongs in mistakes.items():
         if wrongs is None:
-            fits = first.shape == right.shape and finite and not _same(first, second)
+            fits = got == wanted and finite and not _same(first, second)
         else:
             fits = any(_same(first, w) for w in (wrongs if isinstance(wrongs, list) else [wrongs]))
         if fits:
             return Verdict(f"Not yet: this looks like {message}.")
-    if first.shape != right.shape:
-        return Verdict(
-            f"Not yet: the shape is {tuple(first.shape)}, it should be {tuple(right.shape)}."
-        )
+    if got != wanted:
+        return Verdict(f"Not yet: the shape is {got}, it should be {wanted}.")
     if not finite:
         return Verdict("Not yet: the result holds NaN or inf.")
     off = (first.double() - right.double()).abs().max().item()
