@@ -4,15 +4,14 @@ Files get their final name only when they are whole and checked, so a half-finis
 passes for a data set.
 """
 
-import os
 from pathlib import Path
 
 import torch
 
 from vae_lesson.arguments import check_one_of
 from vae_lesson.data import Images
+from vae_lesson.places import place
 from vae_lesson.sources.digits import offline_digits
-from vae_lesson.sources.mnist import load_mnist_like
 
 NAMES = ("mnist", "fashion", "kmnist", "digits")
 
@@ -35,8 +34,10 @@ def load_images(
     check_one_of("data set", name, NAMES)
     if name == "digits":
         return offline_digits(device)
+    from vae_lesson.sources.mnist import load_mnist_like  # a second, for torchvision
+
     try:
-        return load_mnist_like(name, Path(root or data_root()), device, time_limit)
+        return load_mnist_like(name, Path(root or data_root()).expanduser(), device, time_limit)
     except OSError as error:  # filelock's Timeout is one too
         if not fall_back:
             raise
@@ -49,4 +50,4 @@ def load_images(
 
 def data_root() -> Path:
     """Return the data folder: `$VAE_LESSON_DATA`, else `data/` in the project."""
-    return Path(os.environ.get("VAE_LESSON_DATA") or Path(__file__).parents[2] / "data")
+    return place("VAE_LESSON_DATA", "data")

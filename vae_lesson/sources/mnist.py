@@ -1,40 +1,57 @@
 """MNIST, Fashion-MNIST and KMNIST: torchvision's files, checked, and downloaded within a time."""
 
+import contextlib
 import gzip
-import http.client
 import os
-import queue
-import struct
 import threading
 import time
-import urllib.error
-import urllib.request
-import zlib
+from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import torch
 from filelock import FileLock
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
 
-from vae_lesson.data import SIDE, Images
-
-N_TRAIN, N_TEST = 60_000, 10_000  # in all three
+from vae_lesson.data import Images
 
 STALL_SECONDS = 10.0  # a server silent for this long is given up
+
+# torchvision knows the MD5 of each archive; these are of the files that come out of them. MNIST's
+# were computed from the files, the others are from public indices of them, KMNIST's from one.
+MD5 = {
+    "MNIST": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "FashionMNIST": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+    "KMNIST": {
+        "train-images-idx3-ubyte": "92be26ec9822e900ac425d0a0aa84ced",
+        "train-labels-idx1-ubyte": "949e75301f8813e0dc5800dcc320fc52",
+        "t10k-images-idx3-ubyte": "bf305b8cd328700fbc17f5acbc2856d2",
+        "t10k-labels-idx1-ubyte": "9f55f451c0988b028eccdf7d5cc265ab",
+    },
+}
 
 
 def load_mnist_like(name: str, root: Path, device: torch.device | str, time_limit: float) -> Images:
     """Return one of the three data sets; OSError if it is not there and cannot be had in time."""
-    from torchvision import datasets  # here, because it takes a second that "digits" need not pay
-
     cls = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
     cls = cls[name]
     raw = root / cls.__name__ / "raw"  # torchvision's own layout
     # Whole files are only read: the data folder may be read-only, or shared by a class.
-    if any(_damage(raw / filename, md5) for filename, md5 in _files(cls)):
-        raw.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + time_limit
-        with FileLock(raw / ".lock", timeout=time_limit):  # of two processes, one downloads
-            _fetch_damaged(cls, raw, deadline)
+    for filename, md5 in MD5[cls.__name__].items():
+        if not check_integrity(raw / filename, md5):
+            _fetch_damaged(cls, raw, raw / filename, time_limit)
+            break
     # torchvision's readers, and not its class, which prefers files of an older layout, unchecked.
     names = cls.classes if name != "mnist" else [str(digit) for digit in range(10)]
     return Images(
@@ -47,128 +64,95 @@ def load_mnist_like(name: str, root: Path, device: torch.device | str, time_limi
     )
 
 
-def _files(cls) -> list[tuple[str, str]]:
-    """Return (name of the extracted file, MD5 of its archive) of a torchvision data set."""
-    return [(archive.removesuffix(".gz"), md5) for archive, md5 in cls.resources]
+def _fetch_damaged(cls, raw: Path, first: Path, time_limit: float) -> None:
+    """Fetch what is not whole, from `first` on; no folder is left that nothing came into."""
+    deadline = time.monotonic() + time_limit
+    made = [folder for folder in (raw, *raw.parents) if not folder.exists()]
+    raw.mkdir(parents=True, exist_ok=True)
+    if not os.access(raw, os.W_OK):
+        state = "damaged" if first.exists() else "missing"
+        raise PermissionError(f"{first} is {state}, and its folder cannot be written")
+    lock = FileLock(raw / ".lock", timeout=time_limit)  # of two processes, one downloads
+    try:
+        with lock:
+            for archive_name, archive_md5 in cls.resources:
+                archive = raw / archive_name
+                path = archive.with_suffix("")
+                md5 = MD5[cls.__name__][path.name]
+                if check_integrity(path, md5):
+                    continue
+                if path.exists():
+                    print(f"{path} is damaged (wrong checksum): removed, to be fetched again.")
+                    path.unlink()
+                if not check_integrity(archive, archive_md5):
+                    archive.unlink(missing_ok=True)
+                    _download(cls.mirrors, archive, archive_md5, deadline)
+                with _named_when_whole(path, md5) as part:
+                    part.write_bytes(gzip.decompress(archive.read_bytes()))
+    finally:
+        with contextlib.suppress(OSError):  # another process may be there by now
+            if made and set(os.listdir(raw)) <= {".lock"}:
+                (raw / ".lock").unlink(missing_ok=True)
+                for folder in made:
+                    folder.rmdir()
 
 
-def _damage(path: Path, archive_md5: str) -> str | None:
-    """Return what is wrong with an idx file, or None. It is checked by shape, by its labels' range
-    and, where the archive it came from lies whole beside it, by checksum."""
-    from torchvision.datasets.utils import check_integrity
-
-    if not path.is_file():
-        return "missing"
-    n = N_TRAIN if path.name.startswith("train") else N_TEST
-    if "images" in path.name:
-        header = struct.pack(">iiii", 0x803, n, SIDE, SIDE)
-        size = len(header) + n * SIDE * SIDE
-    else:
-        header = struct.pack(">ii", 0x801, n)
-        size = len(header) + n
-    if path.stat().st_size != size:
-        return f"{path.stat().st_size:,} bytes instead of {size:,}"
-    content = path.read_bytes()
-    if not content.startswith(header):
-        return "not the header of an idx file of this shape"
-    if "labels" in path.name and max(content[len(header) :]) > 9:
-        return "labels outside 0 to 9"
-    archive = path.with_name(path.name + ".gz")
-    if check_integrity(str(archive), archive_md5):
-        crc, _ = struct.unpack("<II", archive.read_bytes()[-8:])  # of the content, uncompressed
-        if crc != zlib.crc32(content):
-            return "not the content of the archive beside it"
-    return None
-
-
-def _fetch_damaged(cls, raw: Path, deadline: float) -> None:
-    from torchvision.datasets.utils import check_integrity
-
-    for filename, md5 in _files(cls):
-        path, archive = raw / filename, raw / f"{filename}.gz"
-        damage = _damage(path, md5)
-        if damage is None:
-            continue
-        if damage != "missing":
-            print(f"{path} is damaged ({damage}): removed, to be fetched again.")
-            path.unlink()
-        if not check_integrity(str(archive), md5):
-            archive.unlink(missing_ok=True)
-            _download([mirror + archive.name for mirror in cls.mirrors], archive, md5, deadline)
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_bytes(gzip.decompress(archive.read_bytes()))
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)  # a full disk leaves a piece of it
-        if damage := _damage(path, md5):
-            path.unlink()
-            raise OSError(f"{archive.name} holds something else: {damage}")
-
-
-def _download(urls: list[str], path: Path, md5: str, deadline: float) -> None:
-    """Download the first url that gives a file of this checksum to `path`, or raise OSError.
-
-    torchvision's own download waits for ever on a server that stops sending; this one does not.
-    """
-    from torchvision.datasets.utils import check_integrity
-    from tqdm.auto import tqdm
-
+@contextlib.contextmanager
+def _named_when_whole(path: Path, md5: str) -> Iterator[Path]:
+    """Give a file to be written; it becomes `path` if it has this MD5, and goes if not."""
     part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        if not check_integrity(part, md5):
+            raise OSError(f"{path.name} came with another checksum")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # a full disk leaves a piece of it
+
+
+def _download(mirrors: list[str], path: Path, md5: str, deadline: float) -> None:
+    """Download `path` from the first mirror that has it with this MD5, or raise OSError."""
     failures = []
-    for url in urls:
+    for url in [mirror + path.name for mirror in mirrors]:
         try:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("the time limit is over")
-            with (
-                _opened(url, min(STALL_SECONDS, left)) as reply,
-                open(part, "wb") as file,
-                tqdm(
-                    desc=path.name,
-                    total=reply.length,
-                    unit="B",
-                    unit_scale=True,
-                    leave=False,
-                ) as bar,
-            ):
-                # read1 returns what has come, so that a trickle meets the deadline too
-                while chunk := reply.read1(1 << 16):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-                    if time.monotonic() > deadline:
-                        raise TimeoutError("the time limit is over")
-            if not check_integrity(str(part), md5):
-                raise OSError("what came has another checksum")
-            os.replace(part, path)
+            with _named_when_whole(path, md5) as part:
+                _download_one(url, part, deadline)
             return
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            failures.append(f"{url}: {reason}")
-        finally:
-            part.unlink(missing_ok=True)
+        except OSError as error:
+            failures.append(f"{url}: {error}")
     raise OSError("; ".join(failures))
 
 
-def _opened(url: str, seconds: float):
-    """Return urlopen(url), or raise TimeoutError when the headers have not come in this time.
+def _download_one(url: str, path: Path, deadline: float) -> None:
+    """Write what `url` gives to `path` before the deadline, or raise OSError.
 
-    In a thread of its own: urllib's timeout is for one address and one read, and not for the
-    look-up of the name, so a firewall that swallows packets could hold it for minutes.
+    In a thread of its own, because requests' timeout is for one address and one read: it ends
+    neither a trickle nor the look-up of a name, which a firewall that swallows packets can hold
+    for minutes. A thread that is given up finds its file closed, and so disturbs nobody.
     """
-    answers = queue.Queue()
+    import pooch
 
-    def connect() -> None:
-        try:
-            answers.put(urllib.request.urlopen(url, timeout=seconds))
-        except Exception as error:
-            answers.put(error)
+    patience = min(STALL_SECONDS, deadline - time.monotonic())
+    if patience <= 0:
+        raise TimeoutError("timed out")
+    answered = threading.Event()
 
-    threading.Thread(target=connect, daemon=True).start()
-    try:
-        answer = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError("timed out") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    def at_answer(reply, **_) -> None:
+        reply.raw.headers.discard("Content-Encoding")  # else requests might unpack the archive
+        answered.set()
+
+    download = pooch.HTTPDownloader(
+        progressbar=True, chunk_size=1 << 16, timeout=patience, hooks={"response": at_answer}
+    )
+    errors = []
+    with open(path, "wb") as file, ThreadPool(1) as thread:
+        done = thread.apply_async(download, (url, file, None), error_callback=errors.append)
+        done.wait(patience)
+        if answered.is_set():
+            done.wait(deadline - time.monotonic())
+        if not done.ready():
+            raise TimeoutError("timed out")
+    for error in errors:
+        while error.__context__:  # the cause, without the layers that requests and urllib3 add
+            error = error.__context__
+        raise OSError(error)
