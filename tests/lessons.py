@@ -12,9 +12,7 @@ LOAD = "images = load_images(dataset, device=device)"
 FEWER = """
 import dataclasses
 images = dataclasses.replace(
-    images,
-    **{part: getattr(images, part)[:5000] for part in ("train", "train_labels")},
-    **{part: getattr(images, part)[:5000] for part in ("test", "test_labels")},
+    images, train=images.train[:3000], train_labels=images.train_labels[:3000]
 )
 """
 
@@ -25,7 +23,7 @@ def read(name: str | Path) -> nbformat.NotebookNode:
 
 
 def with_few_images(name: str) -> nbformat.NotebookNode:
-    """Return a lesson without outputs that goes on with 5,000 of the images."""
+    """Return a lesson without outputs that goes on with 3,000 of the training images."""
     notebook = read(name)
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import pickle
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,14 +104,25 @@ def test_resuming_without_a_file_starts_anew(tmp_path):
     assert same_weights(weights(model), weights(plain)) and path.is_file()
 
 
-def test_a_file_is_not_gone_on_from_unless_that_is_asked(tmp_path):
+def test_a_file_is_neither_gone_on_from_nor_destroyed_unless_that_is_asked(tmp_path):
     path = tmp_path / "it.checkpoint"
     plain, model = new(), new()
     fit(plain, IMAGES, epochs=1)
     path.write_bytes(b"anything")
-    assert len(fit(model, IMAGES, epochs=1, checkpoint=path)) == 1
+    with pytest.raises(ValueError, match="holds what cannot be read of a training"):
+        fit(model, IMAGES, epochs=1, checkpoint=path, terms=never)
+    assert path.read_bytes() == b"anything"
+    assert len(fit(model, IMAGES, epochs=1, checkpoint=path, resume=False)) == 1
     assert same_weights(weights(model), weights(plain))
+    with pytest.raises(ValueError, match=r"holds 1 of 1 epochs of a training: .*resume=True"):
+        fit(model, IMAGES, epochs=1, checkpoint=path, terms=never)
     assert len(fit(new(seed=1), IMAGES, epochs=1, checkpoint=path, resume=True, terms=never)) == 1
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    for resume in (None, True, False):
+        with pytest.raises(ValueError, match="is a folder: give the name of a file"):
+            fit(new(), IMAGES, epochs=1, checkpoint=tmp_path, resume=resume)
 
 
 ONE_WHITE = IMAGES.clone()
@@ -217,17 +229,16 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, how):
 def test_a_broken_write_leaves_the_checkpoint_before_it(tmp_path, monkeypatch, error):
     path = tmp_path / "it.checkpoint"
     options = {"epochs": 4, "batch_size": 16, "checkpoint": path}
-    save, calls = torch.save, itertools.count(1)
+    write_bytes, calls = Path.write_bytes, itertools.count(1)
 
-    def third_breaks(content, where):
+    def third_breaks(where, content):
         if next(calls) < 3:
-            return save(content, where)
-        with open(where, "wb") as file:
-            file.write(b"half")
+            return write_bytes(where, content)
+        write_bytes(where, b"half")
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", third_breaks)
+        patch.setattr(Path, "write_bytes", third_breaks)
         with pytest.raises(OSError) if isinstance(error, OSError) else contextlib.nullcontext():
             fit(new(), IMAGES, **options)
     assert list(tmp_path.iterdir()) == [path]

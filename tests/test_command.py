@@ -22,7 +22,7 @@ FILES = {"trained.checkpoint", "trained.pt", "trained_history.csv", "trained_gen
 
 
 def main(arguments):
-    command.main(train.fit, train.check_settings, arguments)
+    command.main(train.fit, train.settings_of, arguments)
 
 
 def small_images(device="cpu"):
@@ -55,14 +55,16 @@ def run(tmp_path, monkeypatch):
     torch.set_num_threads(n_threads)
 
 
-def trainer(out, *options):
+SMALL = "--data digits --hidden-size 16 --epochs 1 --batch-size 1000 --device cpu --quiet"
+
+
+def trainer(out, *options, encoding="utf-8"):
     """Run the command as a user does: a process of its own, on the real offline digits."""
-    small = "--data digits --hidden-size 16 --epochs 1 --batch-size 1000 --device cpu --quiet"
     return subprocess.run(
-        [sys.executable, "-m", "vae_lesson.train", *small.split(), "--out", str(out), *options],
+        [sys.executable, "-m", "vae_lesson.train", *SMALL.split(), "--out", str(out), *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
-        encoding="utf-8",
+        encoding=encoding,
         timeout=120,
     )
 
@@ -103,7 +105,10 @@ def test_a_run_leaves_model_history_and_images(tmp_path):
     model, info = saving.load_model(out / "trained.pt")
     assert isinstance(model, VAE) and model.config["latent_size"] == 3
     assert model.config["hidden_size"] == 16 and model.config["network"] == "mlp"
-    assert info == {"dataset": "digits", "epochs": 1, "seed": 4}
+    assert info == {
+        **{"dataset": "digits", "epochs": 1, "seed": 4, "batch_size": 1000, "lr": 0.01},
+        **{"schedule": "linear", "warm_start": True, "beta": 1.0, "binarisation": "grey"},
+    }
     header, ((epoch, recon, kl, test_recon, test_kl, seconds),) = read_csv(
         out / "trained_history.csv"
     )
@@ -149,7 +154,7 @@ def test_the_options_reach_the_training(run, monkeypatch):
 
     def fit(model, images, **options):
         seen.update(options, model=model)
-        return History()
+        return History(settings={"seed": 7})
 
     monkeypatch.setattr(train, "fit", functools.wraps(train.fit)(fit))  # with its defaults
     out = run(
@@ -157,7 +162,7 @@ def test_the_options_reach_the_training(run, monkeypatch):
         *("--binarisation", "threshold", "--seed", "7", "--latent-size", "5", "--name", "mine"),
     )
     expected = {"epochs": 2, "batch_size": 30, "lr": 0.02, "schedule": "one-cycle", "beta": 3.0}
-    expected |= {"binarisation": "threshold", "seed": 7, "progress": False, "resume": False}
+    expected |= {"binarisation": "threshold", "seed": 7, "progress": False, "resume": None}
     expected |= {"device": torch.device("cpu"), "checkpoint": out / "mine.checkpoint"}
     for name, value in expected.items():
         assert seen[name] == value, name
@@ -190,7 +195,7 @@ def test_help_names_every_option_and_says_what_it_is():
     parser = command.parser(train.fit)
     text = parser.format_help()
     wanted = "data epochs batch-size lr schedule beta binarisation network latent-size hidden-size"
-    wanted += " seed device name out resume quiet"
+    wanted += " seed device name out resume restart quiet"
     options = {string: action for action in parser._actions for string in action.option_strings}
     assert {f"--{name}" for name in wanted.split()} <= set(options)
     for string, action in options.items():
@@ -210,7 +215,8 @@ def test_help_names_every_option_and_says_what_it_is():
         ("--lr 0", "lr must be a number over 0 and finite, got 0.0"),
         ("--lr nan", "lr must be a number over 0 and finite, got nan"),
         ("--lr fast", "--lr: invalid float value: 'fast'"),
-        ("--beta inf", "beta must be finite, got inf"),
+        ("--beta inf", "beta must be 0 or more and finite, got inf"),
+        ("--beta -1", "beta must be 0 or more and finite, got -1.0"),
         (
             "--schedule cosine",
             "unknown schedule 'cosine': choose one of constant, one-cycle, linear",
@@ -218,6 +224,7 @@ def test_help_names_every_option_and_says_what_it_is():
         ("--binarisation dither", "unknown binarisation 'dither': choose one of grey, dynamic"),
         ("--network gan", "unknown network 'gan': choose one of linear, mlp, deep, conv"),
         ("--latent-size 0", "latent_size must be a whole number of at least 1, got 0"),
+        ("--latent-size 1000000000", "do not fit into memory: choose smaller ones"),
         ("--hidden-size -3", "hidden_size must be a whole number of at least 1, got -3"),
         ("--seed -1", "seed must be a whole number from 0 to 4,294,967,295, got -1"),
         (
@@ -227,6 +234,8 @@ def test_help_names_every_option_and_says_what_it_is():
         ("--device abacus", "device 'abacus' is not there: choose one of auto"),
         ("--name ../mine", "--name must be a plain name, got '../mine'"),
         ("--name=", "--name must be a plain name, got ''"),
+        ("--name ..", "--name must be a plain name, got '..'"),
+        ("--resume --restart", "--restart: not allowed with argument --resume"),
         ("--dropout 0.5", "unrecognized arguments: --dropout 0.5"),
     ],
 )
@@ -273,21 +282,73 @@ def interrupting(monkeypatch, call):
         monkeypatch.setattr(module, "elbo_terms", terms)
 
 
-def test_an_interrupt_keeps_what_is_there_and_resuming_goes_on(run, tmp_path, monkeypatch, capsys):
+def test_an_interrupt_keeps_the_checkpoint_and_the_last_finished_model(
+    run, tmp_path, monkeypatch, capsys
+):
     options = ("--epochs", "4", "--schedule", "one-cycle", "--binarisation", "dynamic")
     whole = run(*options, out=tmp_path / "whole")
+    earlier = run("--seed", "5")
+    finished = (earlier / "trained.pt").read_bytes()
     with monkeypatch.context() as patch:
         interrupting(patch, call=2 * 5 + 3)
-        broken = run(*options)
+        with pytest.raises(SystemExit) as end:
+            run(*options, "--restart")
+    assert end.value.code == 130
     assert "interrupted in epoch 3 of 4, step 3 of 4" in capsys.readouterr().out
-    assert names(broken) == FILES
-    assert saving.load_model(broken / "trained.pt")[1]["epochs"] == 2
-    rows, whole_rows = (read_csv(folder / "trained_history.csv")[1] for folder in (broken, whole))
-    assert [row[:-1] for row in rows] == [row[:-1] for row in whole_rows[:2]]
+    assert (earlier / "trained.pt").read_bytes() == finished  # not the half-trained one
     run(*options, "--resume")
     assert "Going on from trained.checkpoint." in capsys.readouterr().out
-    assert_same_result(whole, broken)
-    assert names(broken) == FILES
+    assert_same_result(whole, earlier)
+    assert names(earlier) == FILES
+
+
+def test_a_repeated_command_does_not_destroy_a_checkpoint(run, capsys):
+    out = run("--epochs", "3")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(SystemExit) as end:
+        run("--epochs", "3")
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "trained.checkpoint holds 3 of 3 epochs of a training" in said
+    assert "--resume" in said and "--restart" in said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    run("--epochs", "1", "--restart")
+    assert len(read_csv(out / "trained_history.csv")[1]) == 1
+
+
+def test_a_folder_in_the_checkpoints_place_is_refused(run, tmp_path, capsys):
+    (tmp_path / "out" / "trained.checkpoint").mkdir(parents=True)
+    for options in ([], ["--resume"], ["--restart"]):
+        with pytest.raises(SystemExit) as end:
+            run(*options)
+        assert end.value.code == 2
+        assert "trained.checkpoint is a folder" in capsys.readouterr().err
+
+
+def test_an_output_without_a_minus_sign_costs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    done = trainer(tmp_path, encoding="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path) == FILES and "ELBO" in done.stdout
+
+
+def test_a_closed_pipe_costs_nothing(tmp_path):
+    command = [sys.executable, "-m", "vae_lesson.train", *SMALL.split(), "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(120)) == ("", 0)
+    assert names(tmp_path) == FILES
+
+
+def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert end.value.code == 2
+    assert f"{tmp_path / 'out'} cannot be written" in capsys.readouterr().err
 
 
 def test_resume_without_a_checkpoint_says_so_and_starts(run, tmp_path, capsys):
@@ -316,8 +377,8 @@ def test_a_restart_does_not_take_the_checkpoint_of_a_training_before(run, tmp_pa
     # from, and a checkpoint in that folder is of an earlier training with other options.
     fresh = run("--lr", "0.002", out=tmp_path / "fresh")
     run()
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
         interrupting(patch, call=2)
-        run("--lr", "0.002")
+        run("--lr", "0.002", "--restart")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert_same_result(fresh, run("--lr", "0.002"))
+    assert_same_result(fresh, run("--lr", "0.002", "--restart"))

@@ -156,7 +156,7 @@ def mortal_terms(model, x, generator=None):
 torch.save, losses.elbo_terms, train.elbo_terms = noted_save, mortal_terms, mortal_terms
 command.main(
     train.fit,
-    train.check_settings,
+    train.settings_of,
     "--hidden-size 16 --epochs 4 --batch-size 40 --schedule one-cycle --binarisation dynamic "
     f"--device cpu --quiet --out {folder / 'out'}".split()
 )

@@ -127,6 +127,10 @@ def test_terms_per_image_are_in_order_and_by_seed():
 
 
 def test_each_kind_of_model_has_its_terms():
+    with pytest.raises(
+        ValueError, match="what a Linear is trained on is not known here: give terms"
+    ):
+        losses.default_terms(torch.nn.Linear(2, 2))
     assert losses.default_terms(new()) is losses.elbo_terms
     assert losses.default_terms(new(Autoencoder)) is losses.squared_error_terms
     x = torch.rand(3, 16)

@@ -10,7 +10,8 @@ FILES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-CORE = {"arguments", "data", "models", "losses", "train", "evaluate", "generation", "latent"}
+CORE = {"arguments", "places", "data", "models", "losses", "train", "evaluate", "generation"}
+CORE |= {"latent"}
 # What a wing may import beside itself and the core. `running` is the only one that the core knows.
 WINGS = {
     "running": {"sources"},  # the command loads images

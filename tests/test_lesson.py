@@ -1,17 +1,22 @@
 """lesson: checked parameters, bands, tables, the summary file, shown source."""
 
+import errno
 import html
 import io
 import json
 import math
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vae_lesson import losses, models
 from vae_lesson.data import Images
+from vae_lesson.running import saving
 from vae_lesson.sources import NAMES
 from vae_lesson.teaching import lesson
 
@@ -24,6 +29,7 @@ def no_gpu(monkeypatch):
 
 # --- parameters -----------------------------------------------------------------------------------
 
+NUMBERS = {"−ELBO": (torch.tensor(105.5), "nats"), "active units": (18, "dimensions")}
 GOOD = {
     "dataset": "digits",
     "device": "auto",
@@ -95,8 +101,8 @@ def trained(tmp_path, monkeypatch):
 
     def run(model, dataset="digits", **options):
         images = Images(dataset, pixels, labels, pixels, labels, ("0",))
-        options = {"device": "cpu", "progress": False, **options}
-        return lesson.trained("model.pt", model, images, 1, **options)
+        options = {"device": "cpu", "progress": False, "epochs": 1, **options}
+        return lesson.trained("model.pt", model, images, **options)
 
     return run
 
@@ -115,15 +121,49 @@ def test_trained_trains_once_and_then_takes_the_file(trained, capsys):
 
 
 @pytest.mark.parametrize(
-    "size, dataset", [((3, 8, 16), "digits"), ((2, 9, 16), "digits"), ((2, 8, 16), "mnist")]
+    "size, dataset, says",
+    [
+        ((3, 8, 16), "digits", "latent_size 2, not 3"),
+        ((2, 9, 16), "digits", "hidden_size 8, not 9"),
+        ((2, 8, 16), "mnist", "dataset digits, not mnist"),
+    ],
 )
-def test_trained_takes_no_file_of_another_size_or_data_set(trained, capsys, size, dataset):
+def test_trained_takes_no_file_of_another_size_or_data_set(trained, capsys, size, dataset, says):
     trained(models.VAE(2, 8, 16))
     capsys.readouterr()
     wanted = models.VAE(*size)
     model, history = trained(wanted, dataset)
     assert model is wanted and len(history) == 1
-    assert "is of another data set, size or seed" in capsys.readouterr().out
+    assert f"model.pt was made with {says}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"lr": 0.02}, "lr 0.01, not 0.02"),
+        ({"batch_size": 16}, "batch_size 128, not 16"),
+        ({"schedule": "constant"}, "schedule linear, not constant"),
+        ({"warm_start": False}, "warm_start True, not False"),
+        ({"beta": 2}, "beta 1.0, not 2.0"),
+        ({"binarisation": "threshold"}, "binarisation grey, not threshold"),
+        ({"seed": 3}, "seed 0, not 3"),
+        ({"epochs": 2}, "epochs 1, not 2"),
+    ],
+)
+def test_trained_takes_no_file_that_was_trained_otherwise(trained, capsys, options, says):
+    trained(models.VAE(2, 8, 16))
+    capsys.readouterr()
+    assert trained(models.VAE(2, 8, 16), **options)[1] is not None
+    assert f"Training now, because model.pt was made with {says}." in capsys.readouterr().out
+    assert trained(models.VAE(2, 8, 16), **options)[1] is None  # it has been saved
+
+
+def test_trained_takes_a_file_of_more_epochs_but_none_of_what_it_does_not_tell(trained, capsys):
+    model, _ = trained(models.VAE(2, 8, 16), epochs=2)
+    assert trained(models.VAE(2, 8, 16))[1] is None
+    saving.save_model(model, saving.results_path("model.pt"), dataset="digits", epochs=2, seed=0)
+    assert trained(models.VAE(2, 8, 16))[1] is not None  # as an older version of the course saved
+    assert "batch_size None, not 128" in capsys.readouterr().out
 
 
 def test_trained_replaces_a_damaged_file(trained, tmp_path, capsys):
@@ -150,6 +190,51 @@ def test_trained_keeps_no_interrupted_training(trained):
 
     trained(models.VAE(2, 8, 16), terms=interrupt)
     assert trained(models.VAE(2, 8, 16))[1] is not None
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def test_a_lesson_goes_on_where_nothing_can_be_saved(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the folder's place")
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "file"))
+    lesson.summary("02_vae", NUMBERS)
+    lesson.save_pictures(torch.rand(4, 16), "picture.png")
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and all("was not saved" in line for line in said)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    lesson.check_parameters(**GOOD)
+    assert "cannot be written: this lesson goes on without saving" in capsys.readouterr().out
+
+
+def test_checking_parameters_makes_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "a" / "b"))
+    lesson.check_parameters(**GOOD)
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+
+
+def test_a_broken_write_leaves_the_summary_before_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    lesson.summary("02_vae", NUMBERS)
+    before = (tmp_path / "02_vae.json").read_bytes()
+    with monkeypatch.context() as patch:
+
+        def half(self, text, encoding):
+            self.write_bytes(text.encode()[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr(Path, "write_text", half)
+        lesson.summary("02_vae", {"another": (1.0, "nats")})
+    assert (tmp_path / "02_vae.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_pictures_are_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    lesson.save_pictures(torch.rand(64, 784), "64.png")
+    with Image.open(tmp_path / "64.png") as picture:
+        assert picture.size == (8 * 30 + 2, 8 * 30 + 2)
 
 
 # --- bands ----------------------------------------------------------------------------------------
@@ -237,8 +322,6 @@ def test_table_refuses_a_row_of_another_length(row):
 
 
 # --- summary --------------------------------------------------------------------------------------
-
-NUMBERS = {"−ELBO": (torch.tensor(105.5), "nats"), "active units": (18, "dimensions")}
 
 
 def test_summary_is_a_table_and_a_file(tmp_path, monkeypatch):

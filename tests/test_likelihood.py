@@ -216,3 +216,30 @@ def test_no_images_are_refused(solved, images):
 def test_training_with_no_samples_is_refused(k):
     with pytest.raises(ValueError, match="n_samples must be a whole number of at least 1"):
         importance.importance_weighted_terms(k)
+
+
+def test_probabilities_where_logits_are_asked_for_are_noticed():
+    class Probabilities(VAE):
+        def decode(self, z):
+            return torch.sigmoid(super().decode(z))
+
+    torch.manual_seed(0)
+    model, images = Probabilities(2, 8, 16), torch.randint(0, 256, (5, 4, 4), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="as probabilities are, where bernoulli_nll takes logits"):
+        importance.log_likelihood(model, images, (2,))
+
+    def nll(p, x):
+        return torch.nn.functional.binary_cross_entropy(p, x, reduction="none").sum(dim=1)
+
+    (of_probabilities,) = importance.log_likelihood(model, images, (2,), nll=nll)
+    plain = VAE(2, 8, 16)
+    plain.load_state_dict(model.state_dict())
+    (of_logits,) = importance.log_likelihood(plain, images, (2,))
+    assert of_probabilities.mean == pytest.approx(of_logits.mean, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_image_has_no_standard_error():
+    images = torch.randint(0, 256, (1, 4, 4), dtype=torch.uint8)
+    (estimate,) = importance.log_likelihood(VAE(2, 8, 16), images, (2,))
+    assert estimate.standard_error is None and estimate.per_image.shape == (1,)

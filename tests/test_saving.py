@@ -1,7 +1,11 @@
 """saving: models as files, whole or not at all, and no code from a hostile one."""
 
 import contextlib
+import errno
+import math
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from tiny import (
     weights,
 )
 
+from vae_lesson import places
 from vae_lesson.models import VAE, Autoencoder
 from vae_lesson.running import saving
 
@@ -89,6 +94,7 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path, damage):
         pytest.param({**GOOD, "config": {"depth": 3}}, id="unknown size"),
         pytest.param({**GOOD, "config": None}, id="no sizes"),
         pytest.param({**GOOD, "state": None}, id="no weights"),
+        pytest.param({**GOOD, "info": None}, id="no info"),
         pytest.param(
             {**GOOD, "config": {"latent_size": 0}},
             id="bad size",
@@ -116,13 +122,14 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     old, path = new(), tmp_path / "model.pt"
     saving.save_model(old, path, number=1)
 
-    def half_a_save(content, where):
-        with open(where, "wb") as file:
-            file.write(b"half")
+    write_bytes = Path.write_bytes
+
+    def half_a_save(where, content):
+        write_bytes(where, content[: len(content) // 2])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", half_a_save)
+        patch.setattr(Path, "write_bytes", half_a_save)
         for target in (path, tmp_path / "first.pt"):
             with pytest.raises(KeyboardInterrupt):
                 saving.save_model(new(seed=1), target, number=2)
@@ -134,13 +141,58 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert saving.load_model(path)[1] == {"number": 3}
 
 
-def test_results_path_is_in_the_folder_of_the_environment(tmp_path, monkeypatch):
+def test_results_path_is_in_the_folder_of_the_environment_and_makes_none(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "a" / "b"))
     assert saving.results_path("x.json") == tmp_path / "a" / "b" / "x.json"
-    assert (tmp_path / "a" / "b").is_dir()
-    # Without it, or empty: results/ in the project, here a pretended one.
-    monkeypatch.setattr(saving, "__file__", str(tmp_path / "project/vae_lesson/running/saving.py"))
-    for clear in (lambda: monkeypatch.setenv("VAE_LESSON_RESULTS", ""),
-                  lambda: monkeypatch.delenv("VAE_LESSON_RESULTS")):  # fmt: skip
-        clear()
-        assert saving.results_path("x.json") == tmp_path / "project" / "results" / "x.json"
+    with pytest.raises(FileNotFoundError):
+        saving.load_model(saving.results_path("model.pt"))
+    assert not (tmp_path / "a").exists()
+    saving.save_model(new(), saving.results_path("model.pt"))
+    assert (tmp_path / "a" / "b" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize("value, wanted", [(None, "results"), ("", "results"), ("mine", "mine")])
+def test_relative_places_start_from_the_project(tmp_path, monkeypatch, value, wanted):
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.setattr(places, "PROJECT", project)
+    monkeypatch.chdir(tmp_path)
+    if value is None:
+        monkeypatch.delenv("VAE_LESSON_RESULTS")
+    else:
+        monkeypatch.setenv("VAE_LESSON_RESULTS", value)
+    # Installed without the project, as from a wheel: never into site-packages.
+    assert saving.results_path("x") == tmp_path / wanted / "x"
+    (project / "pyproject.toml").touch()
+    assert saving.results_path("x") == project / wanted / "x"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VAE_LESSON_RESULTS", "~/mine")
+    assert saving.results_path("x") == tmp_path / "mine" / "x"
+
+
+def test_a_full_disk_is_named_with_the_path(tmp_path, monkeypatch):
+    old, path = new(), tmp_path / "model.pt"
+    saving.save_model(old, path)
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        saving.save_model(new(seed=1), path)
+    assert str(path) in str(error.value)
+    assert same_weights(weights(saving.load_model(path)[0]), weights(old))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_damage(tmp_path, value):
+    model = new()
+    with torch.no_grad():
+        model.decoder[-1].bias[0] = value
+    saving.save_model(model, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"damaged .*some weights are NaN or infinite"):
+        saving.load_model(tmp_path / "model.pt")

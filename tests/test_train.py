@@ -23,11 +23,16 @@ from tiny import (
     weights,
 )
 from torch import nn
+from torch.utils.data import DataLoader
 
 from vae_lesson import evaluate, losses, train
+from vae_lesson.data import Images
 from vae_lesson.models import VAE, Autoencoder
 from vae_lesson.running import graphs, run
 from vae_lesson.teaching import plots
+
+LABELS = torch.zeros(len(IMAGES)).long()
+DIGITS = Images("digits", IMAGES, LABELS, TEST, LABELS[:20], ("0",))
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -198,6 +203,8 @@ def test_progress_shows_the_terms_and_can_be_turned_off(capsys):
         ({"lr": math.nan}, "lr must be a number over 0 and finite, got nan"),
         pytest.param({"lr": math.inf}, "lr .* inf"),
         pytest.param({"beta": math.nan}, "beta .* nan"),
+        ({"beta": -1}, "beta must be 0 or more and finite, got -1.0"),
+        ({"seed": -1}, "seed must be a whole number from 0 to"),
         (
             {"schedule": "cosine"},
             "unknown schedule 'cosine': choose one of constant, one-cycle",
@@ -205,8 +212,20 @@ def test_progress_shows_the_terms_and_can_be_turned_off(capsys):
         ({"binarisation": "dither"}, "unknown binarisation 'dither': choose one of grey"),
         pytest.param({"binarisation": "dither", "epochs": 0}, "'dither'"),
         ({"images": IMAGES.float() / 255}, r"uint8 image, got \(64, 4, 4\) of torch.float32"),
+        (
+            {"images": IMAGES.numpy() / 255},
+            r"of torch.float64: use \(255 \* x\).round\(\).byte\(\)",
+        ),
+        ({"images": DataLoader(IMAGES)}, "images must be one tensor or array .* got DataLoader"),
+        (
+            {"images": DIGITS},
+            "images must be one tensor or array .* load_images.*train, got Images",
+        ),
         ({"images": IMAGES[:0]}, r"at least one uint8 image, got \(0, 4, 4\)"),
-        ({"images": patterned_images(side=5)}, "images of 16 pixels, got 25"),
+        (
+            {"images": patterned_images(side=5)},
+            "this model takes images of 16 pixels, images have 25: make it with input_size=25",
+        ),
         pytest.param({"test_images": TEST.float() / 255}, "float32"),
         pytest.param({"test_images": TEST[:0]}, "at least one"),
         pytest.param({"test_images": patterned_images(side=5)}, "25"),
@@ -220,6 +239,14 @@ def test_a_bad_argument_is_refused_before_any_training(options, says):
     with pytest.raises(ValueError, match=says):
         fit(model, **{"images": IMAGES, "epochs": 1, **options})
     assert same_weights(weights(model), before)
+
+
+@pytest.mark.parametrize("understood", [IMAGES.numpy(), list(IMAGES), list(IMAGES.numpy())])
+def test_arrays_and_lists_are_images_too(understood):
+    model, same = new(), new()
+    fit(model, IMAGES, epochs=1)
+    fit(same, understood, epochs=1, test_images=understood)
+    assert same_weights(weights(model), weights(same))
 
 
 def test_beta_may_be_a_function_of_the_progress():
@@ -277,7 +304,7 @@ def test_numbers_of_numpy_in_a_beta_leave_a_checkpoint_that_can_be_read(tmp_path
 
 
 def test_a_beta_that_becomes_infinite_is_refused_before_any_training():
-    with pytest.raises(ValueError, match="beta must be finite, got inf"):
+    with pytest.raises(ValueError, match="beta must be 0 or more and finite, got inf"):
         fit(new(), IMAGES, beta=lambda progress: math.inf if progress > 0.9 else 1.0)
 
 

@@ -101,4 +101,11 @@ def squared_error_terms(model: Autoencoder, x: Tensor, generator: torch.Generato
 
 def default_terms(model: nn.Module) -> Terms:
     """Return the terms that a model of this kind is trained on if nothing else is asked for."""
-    return elbo_terms if isinstance(model, VAE) else squared_error_terms
+    if isinstance(model, VAE):
+        return elbo_terms
+    if isinstance(model, Autoencoder):
+        return squared_error_terms
+    raise ValueError(
+        f"what a {type(model).__name__} is trained on is not known here: give terms, a function "
+        "(model, x, generator) -> recon, kl, each (B,)"
+    )

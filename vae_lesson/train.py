@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ def fit(
     device: str | torch.device | None = None,
     progress: bool = True,
     checkpoint: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | None = None,
 ) -> History:
     """Train `model` in place by Adam on the batch mean of recon + beta · kl; return its history.
 
@@ -54,8 +55,8 @@ def fit(
     to 1 at the last, for a warm-up.
     terms: what to minimise; by default the ELBO for a VAE, squared error for an autoencoder.
     seed: fixes the order of the images and the noise; the model's first weights are the caller's.
-    checkpoint: a file that is written after every epoch; with `resume` the training goes on from
-    it, if it is there, to the same result as an unbroken one.
+    checkpoint: a file that is written after every epoch. resume: True goes on from it, if it is
+    there, to the same result as an unbroken training; False starts anew; None refuses to choose.
 
     Under torchrun each process takes its share of every batch, and all end with the same weights.
     On a CUDA device the steps run as one CUDA graph, and numbers are read at an epoch's end.
@@ -65,12 +66,11 @@ def fit(
 
     Raises: ValueError for a bad argument, before any training; Diverged at the first NaN or inf.
     """
-    check_settings(epochs, batch_size, lr, schedule, beta, binarisation)
-    _check_images(images, test_images)
-    device = pick_device(device)
-    model.to(device).train()
-    images = images.to(device)
+    settings = settings_of(epochs, batch_size, lr, schedule, warm_start, beta, binarisation, seed)
     terms = terms or default_terms(model)
+    device = pick_device(device)
+    images = as_images("images", images, model).to(device)
+    model.to(device).train()
     if warm_start and terms is elbo_terms:
         start_from_the_mean(model, images)
     order, noise = processes.generators(seed, device)
@@ -80,11 +80,8 @@ def fit(
     beta_at = beta if callable(beta) else lambda progress: beta
     test = None
     if test_images is not None:
-        test_images = test_images.to(device)
+        test_images = as_images("test_images", test_images, model).to(device)
         test = functools.partial(mean_terms, model, test_images, terms, seed, binarisation)
-    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "schedule": schedule}
-    settings |= {"warm_start": warm_start, "beta": _described(beta), "seed": seed}
-    settings |= {"binarisation": binarisation, "device": device.type}
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     run = Run(parts, (order, noise), settings, images, test, progress, checkpoint, resume)
 
@@ -148,37 +145,54 @@ def adam(model: nn.Module, lr: float, schedule: str, n_steps: int):
 # --- what can be trained with ---------------------------------------------------------------------
 
 
-def check_settings(epochs, batch_size, lr, schedule, beta, binarisation) -> None:
-    """Raise a ValueError that names the first of these that `fit` could not train with."""
+def settings_of(epochs, batch_size, lr, schedule, warm_start, beta, binarisation, seed) -> dict:
+    """Return these by name, a beta that is a function as its values at eleven points.
+
+    Raises: a ValueError that names the first of them that `fit` could not train with.
+    """
     check_whole("epochs", epochs, least=0)
     check_whole("batch_size", batch_size)
     check_over_0("lr", lr)
     check_one_of("schedule", schedule, SCHEDULES)
     check_one_of("binarisation", binarisation, BINARISATIONS)
-    values = _described(beta)
-    for value in values if callable(beta) else [values]:
-        if not math.isfinite(value):
-            raise ValueError(f"beta must be finite, got {value}")
+    check_whole("seed", seed, 0, 2**32 - 1)
+    betas = [float(beta(i / 10)) for i in range(11)] if callable(beta) else [float(beta)]
+    for value in betas:
+        if not 0 <= value < math.inf:
+            raise ValueError(f"beta must be 0 or more and finite, got {value}")
+    return {
+        **{"epochs": epochs, "batch_size": batch_size, "lr": lr, "schedule": schedule},
+        **{"warm_start": bool(warm_start), "beta": betas if callable(beta) else betas[0]},
+        **{"binarisation": binarisation, "seed": seed},
+    }
 
 
-def _check_images(images: Tensor, test_images: Tensor | None) -> None:
-    for name, some in [("images", images), ("test_images", test_images)]:
-        if some is not None and (some.dtype != torch.uint8 or len(some) == 0):
-            raise ValueError(
-                f"{name} must be at least one uint8 image, got {tuple(some.shape)} of {some.dtype}"
-            )
-    if test_images is not None and test_images[0].numel() != images[0].numel():
+def as_images(name: str, given, model: nn.Module) -> Tensor:
+    """Return what is given as a tensor of uint8 images for this model, or a ValueError that says
+    what to give."""
+    if isinstance(given, np.ndarray) or (isinstance(given, (list, tuple)) and len(given) > 0):
+        given = torch.as_tensor(np.stack(given))
+    if not isinstance(given, Tensor):
         raise ValueError(
-            f"images have {images[0].numel()} pixels, test_images {test_images[0].numel()}"
+            f"{name} must be one tensor or array of uint8 images (N, ...), such as "
+            f"load_images().train, got {type(given).__name__}"
         )
-
-
-def _described(beta: float | Callable[[float], float]) -> float | list[float]:
-    """Return beta as a number, or a function of the progress as its values at eleven points."""
-    return [float(beta(i / 10)) for i in range(11)] if callable(beta) else float(beta)
+    if given.dtype != torch.uint8 or given.ndim < 2 or len(given) == 0:
+        hint = ": use (255 * x).round().byte()" if given.is_floating_point() else ""
+        raise ValueError(
+            f"{name} must be at least one uint8 image, got {tuple(given.shape)} of "
+            f"{given.dtype}{hint}"
+        )
+    wanted, got = getattr(model, "input_size", None), given[0].numel()
+    if wanted not in (None, got):
+        raise ValueError(
+            f"this model takes images of {wanted} pixels, {name} have {got}: make it with "
+            f"input_size={got}"
+        )
+    return given
 
 
 if __name__ == "__main__":
     from vae_lesson.running.command import main
 
-    main(fit, check_settings)
+    main(fit, settings_of)

@@ -82,7 +82,7 @@ class LogLikelihood(NamedTuple):
 
     n_samples: int
     mean: float  # over the images, nats per image
-    standard_error: float  # of that mean, from the scatter of the images
+    standard_error: float | None  # of that mean, from the scatter of the images; None for one
     per_image: Tensor  # (N,)
 
 
@@ -101,7 +101,8 @@ def log_likelihood(
     All K share the same samples, as many as the largest: a K that is smaller takes them in groups
     and averages the groups' bounds. `draws=prior_log_weights` samples from the prior instead.
 
-    Raises: ValueError if there are no images.
+    Raises: ValueError if there are no images, or if the decoder gives probabilities to a
+    likelihood that takes logits.
     Source: Burda et al. 2016, section 5.1.
     """
     for k in n_samples or [None]:
@@ -110,6 +111,8 @@ def log_likelihood(
         raise ValueError("there are no images")
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
+    if nll is bernoulli_nll:
+        _refuse_probabilities(model, images[:10].to(device))
     most, rows = max(n_samples), []
     for x in batches(images.to(device), 10, binarisation, generator):
         # A part at a time: 5,000 samples of 10 images are 160 MB at once.
@@ -117,9 +120,23 @@ def log_likelihood(
         log_w = torch.cat([draws(model, x, k, generator, nll) for k in parts])
         rows.append([_mean_bound(log_w, k) for k in n_samples])
     return [
-        LogLikelihood(k, bound.mean().item(), (bound.std() / len(bound) ** 0.5).item(), bound)
+        LogLikelihood(k, bound.mean().item(), _standard_error(bound), bound)
         for k, bound in zip(n_samples, map(torch.cat, zip(*rows)))
     ]
+
+
+def _refuse_probabilities(model: VAE, images: Tensor) -> None:
+    output = model.decode(model.encode(next(batches(images)))[0])
+    if output.min() >= 0 and output.max() <= 1:
+        raise ValueError(
+            f"decode gives numbers from {output.min().item():.2f} to {output.max().item():.2f}, as "
+            "probabilities are, where bernoulli_nll takes logits: leave its last sigmoid out, or "
+            "give an nll of probabilities"
+        )
+
+
+def _standard_error(values: Tensor) -> float | None:
+    return (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None
 
 
 def elbo_terms_with(nll: Nll) -> Terms:

@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import csv
+import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +14,10 @@ from pathlib import Path
 import torch
 
 from vae_lesson import data, sources
-from vae_lesson.arguments import check_one_of, check_whole
+from vae_lesson.arguments import check_one_of
 from vae_lesson.models import NETWORKS, VAE
 from vae_lesson.running import devices, processes, saving
-from vae_lesson.running.run import Diverged, History
+from vae_lesson.running.run import Diverged, History, say
 
 # The options that are arguments of `fit` or of `VAE`, whose defaults they have, and what they mean.
 ARGUMENTS = {
@@ -47,88 +49,110 @@ def parser(fit: Callable) -> argparse.ArgumentParser:
         add(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
     names = ", ".join(sources.NAMES)
     add("--data", default="mnist", help=f"one of {names}; without a network digits")
-    add("--cold-start", action="store_true", help="do not start from the mean image")
+    cold = "do not start from the mean image"
+    add("--cold-start", dest="warm_start", action="store_false", help=cold)
     add("--device", default="auto", help="auto, cuda, mps or cpu")
     add("--name", default="trained", help="what the files' names begin with")
     out = "the folder to write to (default: $VAE_LESSON_RESULTS, else results/)"
     add("--out", type=Path, default=argparse.SUPPRESS, help=out)
-    add("--resume", action="store_true", help="go on from the last whole epoch, if there is one")
+    again = parser.add_mutually_exclusive_group()
+    add_again = functools.partial(again.add_argument, dest="resume", default=argparse.SUPPRESS)
+    go_on = "go on from the last whole epoch, if there is one"
+    add_again("--resume", action="store_true", help=go_on)
+    add_again("--restart", action="store_false", help="start anew, whatever checkpoint is there")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
-def main(fit: Callable, check_settings: Callable, arguments: list[str] | None = None) -> None:
-    """Train by `fit` as the options say. A wrong one ends with a message and exit code 2."""
+def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = None) -> None:
+    """Train by `fit` as the options say.
+
+    Ends with exit code 2 and a message for a wrong option, 1 where the training fails, 130 where it
+    is interrupted: then its checkpoint is left, and what finished trainings leave is not touched.
+    """
     options = parser(fit)
     chosen = options.parse_args(arguments)
-    settings = inspect.signature(check_settings).parameters
-    training = {name: getattr(chosen, name) for name in settings}
+    training = {name: getattr(chosen, name) for name in inspect.signature(settings_of).parameters}
+    # torchrun starts every process anew when one of them dies: then going on is what is meant.
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    resume = True if restarted else getattr(chosen, "resume", None)
     try:
-        check_settings(**training)
-        check_whole("seed", chosen.seed, 0, 2**32 - 1)
+        settings_of(**training)
         check_one_of("data set", chosen.data, sources.NAMES)
-        if not chosen.name or Path(chosen.name).name != chosen.name:
+        if Path(chosen.name).name != chosen.name or not chosen.name.strip("."):
             raise ValueError(f"--name must be a plain name, got {chosen.name!r}")
         device = devices.pick_device(chosen.device)
         torch.manual_seed(chosen.seed)
-        model = VAE(chosen.latent_size, chosen.hidden_size, network=chosen.network)
+        model = _model(chosen)
         if "out" in chosen:
-            os.environ["VAE_LESSON_RESULTS"] = str(chosen.out)
-        saving.results_path("")  # makes the folder
+            os.environ["VAE_LESSON_RESULTS"] = str(chosen.out.expanduser().absolute())
+        folder = saving.results_path("")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{folder} cannot be written: choose another folder with --out")
+        checkpoint = folder / f"{chosen.name}.checkpoint"
+        saving.check_checkpoint(checkpoint, resume)
     except (ValueError, OSError) as error:
         options.error(str(error))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # not every encoding has a minus sign
     device = processes.start(device)
-    # torchrun starts every process anew when one of them dies: then going on is what is meant.
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-    training |= {"seed": chosen.seed, "warm_start": not chosen.cold_start, "device": device}
-    training |= {"progress": not chosen.quiet, "resume": chosen.resume or restarted}
-    rank, _ = processes.world()
+    training |= {"device": device, "progress": not chosen.quiet}
+    training |= {"checkpoint": checkpoint, "resume": resume}
+    rank, size = processes.world()
     try:
         with contextlib.redirect_stdout(None) if rank else contextlib.nullcontext():
             images = sources.load_images(chosen.data, device=device)
-            history = _train(fit, model, images, chosen.name, training)
+            say(f"{images}{f' in {size} processes' if size > 1 else ''}")
+            if resume:
+                there = checkpoint.is_file()
+                name = checkpoint.name
+                say(f"Going on from {name}." if there else f"No {name}: from the start.")
+            history = fit(model, images.train, test_images=images.test, **training)
+            if history.stopped is not None:
+                options.exit(130)
             if rank == 0:
-                _leave(model, images, history, chosen.name, chosen.seed)
-    except (ValueError, Diverged) as error:
+                _leave(model, images, history, folder / chosen.name)
+    except (ValueError, OSError, Diverged) as error:
         options.exit(1, f"{options.prog}: {error}\n")
+    except KeyboardInterrupt:
+        options.exit(130)
     finally:
         processes.stop()
 
 
-def _train(fit: Callable, model: VAE, images: data.Images, name: str, training: dict) -> History:
-    size = processes.world()[1]
-    in_processes = f" in {size} processes" if size > 1 else ""
-    print(f"{images}{in_processes}")
-    checkpoint = saving.results_path(f"{name}.checkpoint")
-    if training["resume"] and checkpoint.is_file():
-        print(f"Going on from {checkpoint.name}.")
-    elif training["resume"]:
-        print(f"No {checkpoint.name}: from the start.")
-    history = fit(model, images.train, **training, test_images=images.test, checkpoint=checkpoint)
-    for epoch, (recon, kl) in enumerate(zip(history.test_recon, history.test_kl), 1):
-        print(f"epoch {epoch}: test recon {recon:.2f} + KL {kl:.2f} = −ELBO {recon + kl:.2f} nats")
-    if history.seconds:
-        device = training["device"]
-        print(f"{history.seconds[-1]:.1f} seconds of training on {device}{in_processes}")
-    return history
+def _model(chosen: argparse.Namespace) -> VAE:
+    try:
+        return VAE(chosen.latent_size, chosen.hidden_size, network=chosen.network)
+    except (RuntimeError, MemoryError):
+        sizes = f"--latent-size {chosen.latent_size} and --hidden-size {chosen.hidden_size}"
+        raise ValueError(f"{sizes} do not fit into memory: choose smaller ones") from None
 
 
-def _leave(model: VAE, images: data.Images, history: History, name: str, seed: int) -> None:
-    """Write the model, its history and 64 new images."""
+def _leave(model: VAE, images: data.Images, history: History, path: Path) -> None:
+    """Write the model, its history and 64 new images, and then say how it went."""
     from torchvision.utils import save_image
 
-    path = saving.results_path(f"{name}.pt")
-    saving.save_model(model, path, dataset=images.name, epochs=len(history), seed=seed)
-    write_history(history, saving.results_path(f"{name}_history.csv"))
-    generator = torch.Generator(images.train.device).manual_seed(seed)
+    files = [path.with_name(path.name + end) for end in (".pt", "_history.csv", "_generated.png")]
+    saving.save_model(model, files[0], dataset=images.name, **history.settings)
+    with saving.whole(files[1]) as part:
+        write_history(history, part)
+    generator = torch.Generator(images.train.device).manual_seed(history.settings["seed"])
     samples = model.sample(64, generator).view(-1, 1, *images.train.shape[1:])
-    save_image(samples, saving.results_path(f"{name}_generated.png"), nrow=8)
-    print(f"Saved {name}.pt, its history and its 64 images in {path.parent}.")
+    with saving.whole(files[2]) as part:
+        save_image(samples, part, nrow=8)
+    for epoch, (recon, kl) in enumerate(zip(history.test_recon, history.test_kl), 1):
+        say(f"epoch {epoch}: test recon {recon:.2f} + KL {kl:.2f} = −ELBO {recon + kl:.2f} nats")
+    for seconds in history.seconds[-1:]:
+        size = processes.world()[1]
+        where = f"{images.train.device}{f' in {size} processes' if size > 1 else ''}"
+        say(f"{seconds:.1f} seconds of training on {where}")
+    say(f"Saved {files[0].name}, its history and its 64 images in {path.parent}.")
 
 
 def write_history(history: History, path: Path) -> None:
     """Write the history as CSV, a row an epoch under a header."""
-    columns = {name: values for name, values in asdict(history).items() if name != "stopped"}
+    columns = {k: v for k, v in asdict(history).items() if k not in ("stopped", "settings")}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", *columns])

@@ -1,6 +1,8 @@
 """What surrounds the steps of a training: its bar, history, checkpoint, interrupt, and NaNs."""
 
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from vae_lesson.running import processes
-from vae_lesson.running.saving import load_checkpoint, save_checkpoint
+from vae_lesson.running.saving import check_checkpoint, load_checkpoint, save_checkpoint
 from vae_lesson.running.threads import threads
 
 
@@ -22,6 +24,7 @@ class History:
     `recon` and `kl` are means over the epoch's training images while the model changed; `test_*`
     are means over the test images at the epoch's end, and empty if there were none. `seconds` is
     the training time since the start, evaluation left out. `stopped` says where an interrupt came.
+    `settings` are the arguments that `fit` was called with, as far as they change its result.
     """
 
     recon: list[float] = field(default_factory=list)
@@ -30,6 +33,7 @@ class History:
     test_kl: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     stopped: str | None = None
+    settings: dict = field(default_factory=dict)
 
     @property
     def neg_elbo(self) -> list[float]:
@@ -64,12 +68,12 @@ class Run:
         self,
         parts: dict,  # what has a state: the model, the optimizer, the scheduler
         generators: tuple[torch.Generator, torch.Generator],  # of the order, of the noise
-        settings: dict,  # of the training: what one that goes on must have in common with it
+        settings: dict,  # what the history, and a training that goes on, must know of this one
         images: Tensor,
         test: Callable[[], tuple[float, float]] | None,  # -> the test images' recon and kl
         progress: bool,
         checkpoint: str | Path | None,
-        resume: bool,
+        resume: bool | None,
     ) -> None:
         self._parts, self._settings, self._test = parts, settings, test
         self._order, self._noise = generators
@@ -78,12 +82,12 @@ class Run:
         self._device = self._order.device
         self._rank = processes.world()[0]
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.history = History()
+        self.history = History(settings=settings)
         self._epoch = self._step = 0  # the epoch that runs, from 1, and its steps so far
         if self._checkpoint is not None:
             whole = [*images.shape, int(images.sum())]
-            self._settings |= {"network": str(parts["model"]), "images": whole}
-            self._settings |= {"test_images": test is not None}
+            self._common = settings | {"network": str(parts["model"]), "images": whole}
+            self._common |= {"test_images": test is not None, "device": self._device.type}
             self._start_or_go_on(resume)
         self._bar = tqdm(
             desc="epoch 1",
@@ -147,7 +151,7 @@ class Run:
         if self._checkpoint is not None and self._rank == 0:
             state = {name: part.state_dict() for name, part in self._parts.items()}
             state |= {"order": self._order.get_state(), "history": asdict(history)}
-            save_checkpoint(self._checkpoint, self._settings, **state)
+            save_checkpoint(self._checkpoint, self._common, **state)
 
     def __enter__(self) -> "Run":
         # The same seed must give the same numbers, and a convolution's depend on the threads.
@@ -168,7 +172,7 @@ class Run:
             f"step {step} of {self._n_steps}"
         )
         whole = len(self.history)
-        print(f"Training {self.history.stopped}: the model is kept. Whole epochs: {whole}.")
+        say(f"Training {self.history.stopped}: the model is kept. Whole epochs: {whole}.")
         return True
 
     def _evaluate(self) -> tuple[float, float]:
@@ -179,10 +183,12 @@ class Run:
         self._bar.set_postfix_str("test " + _postfix(*test[:2]), refresh=False)
         return test
 
-    def _start_or_go_on(self, resume: bool) -> None:
-        """Restore the checkpoint's state, or else remove a file that another training has left."""
-        if resume and self._checkpoint.is_file():
-            state = load_checkpoint(self._checkpoint, self._settings)
+    def _start_or_go_on(self, resume: bool | None) -> None:
+        """Restore the checkpoint's state, or remove it, as asked; ValueError if nothing is."""
+        path = self._checkpoint
+        check_checkpoint(path, resume)
+        if resume and path.is_file():
+            state = load_checkpoint(path, self._common)
             for name, part in self._parts.items():
                 part.load_state_dict(state[name])
             self._order.set_state(state["order"])
@@ -191,10 +197,9 @@ class Run:
                     group["lr"] = group["lr"].to(self._device)
             self.history = History(**state["history"])
         elif self._rank == 0:  # should this training break off, a restart must not go on from it
-            self._checkpoint.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         whole = torch.tensor(float(len(self.history)), device=self._device)
         if processes.mean(whole).item() != len(self.history):
-            path = self._checkpoint
             raise ValueError(f"not every process finds {path}: its folder must be shared")
 
     def _refuse_nan(self, sums: Tensor, places: list[str]) -> None:
@@ -224,3 +229,13 @@ def _postfix(recon: float, kl: float) -> str:
     if kl == 0:  # an autoencoder
         return f"squared error {recon:.1f}"
     return f"recon {recon:.1f} + KL {kl:.1f} = −ELBO {recon + kl:.1f} nats"
+
+
+def say(text: str) -> None:
+    """Print, whatever becomes of it: no training is lost because nobody listens any more."""
+    try:
+        print(text, flush=True)
+    except OSError:  # a closed pipe: nor may Python complain of it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "replace").decode(), flush=True)

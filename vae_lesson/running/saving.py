@@ -1,7 +1,13 @@
-"""What a training leaves: the trained model, and the checkpoint from which it can go on."""
+"""What a training leaves: the trained model, and the checkpoint from which it can go on.
 
+A file gets its name only when it is whole: an interrupt, or a full disk, leaves the old one.
+"""
+
+import io
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,6 +15,7 @@ from torch import nn
 
 from vae_lesson.arguments import check_one_of
 from vae_lesson.models import VAE, Autoencoder
+from vae_lesson.places import place
 from vae_lesson.running.devices import pick_device
 
 KINDS = {kind.__name__: kind for kind in (VAE, Autoencoder)}
@@ -16,15 +23,29 @@ KINDS = {kind.__name__: kind for kind in (VAE, Autoencoder)}
 
 def results_path(filename: str) -> Path:
     """Return where a lesson's result goes: in `$VAE_LESSON_RESULTS`, else `results/` here."""
-    folder = os.environ.get("VAE_LESSON_RESULTS") or Path(__file__).parents[2] / "results"
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder) / filename
+    return place("VAE_LESSON_RESULTS", "results") / filename
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Give another name to write to, and then the file its own; its folder is made if missing.
+
+    Raises: OSError with the path, which Python's own lacks where the disk is full.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def save_model(model: nn.Module, path: str | Path, **info: str | int | float) -> None:
-    """Save a model's kind, configuration and weights, and `info` (say, dataset="mnist").
-
-    The file gets its name only when it is whole: an interrupt leaves the old one.
+    """Save a model's kind, configuration and weights, and `info`: how it was trained, on what.
 
     Raises: ValueError for a model that `load_model` would not know.
     """
@@ -36,7 +57,7 @@ def save_model(model: nn.Module, path: str | Path, **info: str | int | float) ->
         # NumPy's numbers would make a file that weights_only refuses to load.
         "info": {k: v.item() if hasattr(v, "item") else v for k, v in info.items()},
     }
-    _write(content, Path(path))
+    _write(content, path)
 
 
 def load_model(
@@ -54,7 +75,9 @@ def load_model(
     device = pick_device(device)
     try:
         content = _read(path)
-        config, state, info = content["config"], content["state"], content["info"]
+        config, state, info = content["config"], content["state"], dict(content["info"])
+        if not all(weight.isfinite().all() for weight in state.values()):
+            raise ValueError("some weights are NaN or infinite")
         model = KINDS[content["kind"]](**config)
     except Exception as error:  # a damaged file can make the readers raise anything
         raise ValueError(
@@ -101,14 +124,30 @@ def load_checkpoint(path: Path, settings: dict) -> dict:
     return state
 
 
-def _write(content: dict, path: Path) -> None:
-    """Write a file that gets its name only when it is whole."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+def check_checkpoint(path: Path, resume: bool | None) -> None:
+    """Raise ValueError if `path` is a folder; or holds a training, and `resume` does not say
+    whether to go on from it (True) or to start anew (False)."""
+    if path.is_dir():
+        raise ValueError(f"the checkpoint {path} is a folder: give the name of a file")
+    if resume is not None or not path.is_file():
+        return
     try:
-        torch.save(content, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        state = _read(path)
+        holds = f"{len(state['history']['recon'])} of {state['settings']['epochs']} epochs"
+    except Exception:  # a damaged file can make the reader raise anything
+        holds = "what cannot be read"
+    raise ValueError(
+        f"{path} holds {holds} of a training: go on from it (--resume, resume=True), start anew "
+        "(--restart, resume=False), or choose another file"
+    )
+
+
+def _write(content: dict, path: str | Path) -> None:
+    # Through memory: torch's own writer says "unexpected pos" of a disk that is full.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with whole(path) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def _read(path: str | Path) -> dict:

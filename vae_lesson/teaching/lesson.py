@@ -1,22 +1,27 @@
-"""What makes a notebook a lesson: checked parameters, shown source, bands, a closing table."""
+"""What makes a notebook a lesson: checked parameters, shown source, bands, tables, its results."""
 
+import ast
+import difflib
 import html
 import inspect
 import json
 import math
+import os
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from torch import nn
+from IPython import get_ipython
+from torch import Tensor, nn
 
 from vae_lesson.arguments import check_one_of, check_over_0, check_whole
 from vae_lesson.data import Images
 from vae_lesson.running.devices import pick_device
 from vae_lesson.running.run import History
-from vae_lesson.running.saving import load_model, results_path, save_model
+from vae_lesson.running.saving import load_model, results_path, save_model, whole
 from vae_lesson.sources import NAMES
-from vae_lesson.train import fit
+from vae_lesson.train import fit, settings_of
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
 # and hyperparameters ends. MNIST: three seeds gave 105.39 to 105.89, the article's script 106.27.
@@ -34,6 +39,9 @@ def check_parameters(
 ) -> torch.device:
     """Check a lesson's parameters before any work and return its device.
 
+    A name that the lesson does not have is refused too, where papermill was given one; and a line
+    says if the results cannot be saved.
+
     latent_size: at least 2, because the lessons draw maps. lr: over 0, if the lesson has one.
     counts: all others, whole numbers of at least 1.
 
@@ -48,7 +56,7 @@ def check_parameters(
     ]
     if lr is not None:
         checks.append((check_over_0, "lr", lr))
-    wrong = []
+    wrong = _misspelt({"dataset", "device", "seed", "latent_size", "lr", *counts})
     for check, *arguments in checks:
         try:
             check(*arguments)
@@ -56,7 +64,30 @@ def check_parameters(
             wrong.append(str(error))
     if wrong:
         raise ValueError("wrong parameters: " + "; ".join(wrong))
+    folder = results_path("")
+    if not os.access(next(f for f in (folder, *folder.parents) if f.exists()), os.W_OK):
+        print(
+            f"{folder} cannot be written: this lesson goes on without saving. "
+            "Set VAE_LESSON_RESULTS to a folder that can be."
+        )
     return pick_device(device)
+
+
+def _misspelt(known: set[str]) -> list[str]:
+    """Say which names papermill was given that are no parameters, each with the nearest that is.
+
+    papermill puts them into a cell of their own, which begins with the comment "# Parameters".
+    """
+    history = getattr(get_ipython(), "history_manager", None)
+    cells = history.input_hist_raw if history else []
+    injected = "\n".join(cell for cell in cells if cell.startswith("# Parameters\n"))
+    said = []
+    for node in ast.parse(injected).body:
+        for target in getattr(node, "targets", []):
+            if target.id not in known:
+                near = difflib.get_close_matches(target.id, known, 1, 0) or sorted(known)
+                said.append(f"there is no parameter {target.id!r}: did you mean {near[0]!r}?")
+    return said
 
 
 def trained(
@@ -64,32 +95,61 @@ def trained(
 ) -> tuple[nn.Module, History | None]:
     """Return (model, history): the one that an earlier lesson saved, or this one, trained now.
 
-    The file in results/ is used if it is of the same kind, configuration, data set and seed and
-    had at least as many epochs; then there is no history. Otherwise `fit(model, images.train,
-    epochs=epochs, **options)` runs and the result is saved for the next lesson, unless it was
-    interrupted. One line says which it was.
+    The file in results/ is used if it is the model that this training would give, or one of more
+    epochs; then there is no history. Otherwise `fit(model, images.train, epochs=epochs, **options)`
+    runs and the result is saved for the next lesson. One line says which, and why.
     """
-    path = results_path(filename)
+    path, defaults = results_path(filename), inspect.signature(fit).parameters
+    names = inspect.signature(settings_of).parameters
+    options = {"epochs": epochs, **options}
+    wanted = {"kind": type(model).__name__, **model.config, "dataset": images.name}
+    wanted |= settings_of(**{name: options.get(name, defaults[name].default) for name in names})
     try:
         saved, info = load_model(path, options.get("device"))
-        found = (type(saved), saved.config, info.get("dataset"), info.get("seed"))
-        wanted = (type(model), model.config, images.name, options.get("seed", 0))
-        if found == wanted and info.get("epochs", 0) >= epochs:
-            print(
-                f"Using {path.name}: {images.name}, {info['epochs']} epochs, seed {info['seed']}."
-            )
+        info = {"kind": type(saved).__name__, **saved.config, **info}
+        other = {name: info.get(name) for name in wanted if info.get(name) != wanted[name]}
+        if (other.get("epochs") or 0) > epochs:
+            del other["epochs"]
+        if not other:
+            made = f"{info['epochs']} epochs, seed {info['seed']}"
+            print(f"Using {path.name}: {images.name}, {made}.")
             return saved, None
-        reason = f"{path.name} is of another data set, size or seed, or had fewer epochs"
+        differs = ", ".join(f"{name} {value}, not {wanted[name]}" for name, value in other.items())
+        reason = f"{path.name} was made with {differs}"
     except FileNotFoundError:
         reason = f"there is no {path.name} yet"
     except ValueError as error:
         reason = str(error)
     print(f"Training now, because {reason}.")
-    history = fit(model, images.train, epochs=epochs, **options)
-    if history.stopped is None:
-        seed = options.get("seed", 0)
-        save_model(model, path, dataset=images.name, epochs=epochs, seed=seed)
+    history = fit(model, images.train, **options)
+    save(model, filename, images, history)
     return model, history
+
+
+def save(model: nn.Module, filename: str, images: Images, history: History) -> None:
+    """Save a trained model in results/, with all that it was trained with, for a later lesson."""
+    info = {"dataset": images.name, **history.settings, "epochs": len(history)}
+    if history.stopped is None:
+        keep(filename, lambda part: save_model(model, part, **info))
+
+
+def save_pictures(images: Tensor, filename: str, n_columns: int = 8) -> None:
+    """Save images `(N, side·side)` in [0, 1] in results/, as one picture."""
+    from torchvision.utils import save_image
+
+    side = math.isqrt(images.shape[1])
+    squares = images.view(-1, 1, side, side)
+    keep(filename, lambda part: save_image(squares, part, nrow=n_columns))
+
+
+def keep(filename: str, write: Callable[[Path], None]) -> None:
+    """Have a result written into results/, whole or not at all; a lesson goes on without it."""
+    path = results_path(filename)
+    try:
+        with whole(path) as part:
+            write(part)
+    except OSError as error:
+        print(f"{path} was not saved: {error.strerror}. Is VAE_LESSON_RESULTS what you want?")
 
 
 class Text(str):
@@ -101,22 +161,21 @@ class Text(str):
 
 def check_band(dataset: str, neg_elbo: float, default_parameters: bool = True) -> Text:
     """Say whether a run's test −ELBO lies in the healthy band of its data set."""
-    said = f"−ELBO {neg_elbo:.2f} nats"
+    low, high = BANDS.get(dataset, (math.nan, math.nan))
+    band = f"healthy band {low} to {high}"
     if dataset not in BANDS:
-        return Text(f"{said}. '{dataset}' has no measured band to compare with.")
-    low, high = BANDS[dataset]
-    if not math.isfinite(neg_elbo):
-        return Text(f"{said}: the model is broken. The healthy band is {low} to {high}.")
-    if not default_parameters:
-        band = f"The band {low} to {high} is for the default parameters, which you changed."
-        return Text(f"{said}. {band}")
-    if neg_elbo > high:
-        place, cause = "over", "Something is wrong in the model, the loss or the data."
+        place = f". '{dataset}' has no measured band to compare with."
+    elif not math.isfinite(neg_elbo):
+        place = f": the model is broken. The healthy band is {low} to {high}."
+    elif not default_parameters:
+        place = f". The band {low} to {high} is for the default parameters, which you changed."
+    elif neg_elbo > high:
+        place = f": over the {band}. Something is wrong in the model, the loss or the data."
     elif neg_elbo < low:
-        place, cause = "under", "Too good: are all pixels and all latent dimensions summed?"
+        place = f": under the {band}. Too good: are all pixels and all latent dimensions summed?"
     else:
-        return Text(f"{said}: inside the healthy band {low} to {high}.")
-    return Text(f"{said}: {place} the healthy band {low} to {high}. {cause}")
+        place = f": inside the {band}."
+    return Text(f"−ELBO {neg_elbo:.2f} nats{place}")
 
 
 def show_source(*functions: Callable):
@@ -136,37 +195,28 @@ class Table:
                 raise ValueError(f"a row has {len(row)} cells, the header {len(header)}: {row}")
         self.header = header
         self.rows = [[_cell(value) for value in row] for row in rows]
-        columns = zip(*rows) if rows else [[]] * len(header)
-        self._left = [all(isinstance(value, str) for value in column) for column in columns]
+        columns = zip(header, *rows)  # text to the left, numbers to the right
+        text = (all(isinstance(value, str) for value in column) for column in columns)
+        self._sides = ["left" if of_text else "right" for of_text in text]
 
     def __repr__(self) -> str:
-        lines = [self.header, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if left else cell.rjust(width)
-                for cell, width, left in zip(line, widths, self._left)
-            ).rstrip()
-            for line in lines
-        )
+        columns = []
+        for side, *cells in zip(self._sides, self.header, *self.rows):
+            width = max(map(len, cells))
+            columns.append([c.ljust(width) if side == "left" else c.rjust(width) for c in cells])
+        return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
 
     def _repr_html_(self) -> str:
-        def line(cells: list[str], tag: str) -> str:
-            sides = ["left" if left else "right" for left in self._left]
-            return "".join(
-                f'<{tag} style="text-align:{side}">{html.escape(cell)}</{tag}>'
-                for cell, side in zip(cells, sides)
-            )
+        def line(tag: str, cells: list[str]) -> str:
+            styles = [f'{tag} style="text-align:{side}"' for side in self._sides]
+            pairs = zip(styles, map(html.escape, cells))
+            return "<tr>" + "".join(f"<{style}>{cell}</{tag}>" for style, cell in pairs) + "</tr>"
 
-        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.rows)
-        return (
-            f"<table><thead><tr>{line(self.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        body = "".join(line("td", row) for row in self.rows)
+        return f"<table><thead>{line('th', self.header)}</thead><tbody>{body}</tbody></table>"
 
 
 def _cell(value) -> str:
-    if isinstance(value, bool):
-        return str(value)
     if isinstance(value, float):
         return f"{value:#.3g}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -177,17 +227,14 @@ def summary(lesson: str, numbers: dict[str, tuple[float, str]]) -> Table:
 
     The file, `<lesson>.json`, is what a headless run leaves for a teacher to read by program.
     """
-    numbers = {
-        name: (value.item() if isinstance(value, torch.Tensor) else value, unit)
+    rows = [
+        [name, value.item() if isinstance(value, torch.Tensor) else value, unit]
         for name, (value, unit) in numbers.items()
-    }
+    ]
     plain = {
         name: {"value": value if math.isfinite(value) else None, "unit": unit}
-        for name, (value, unit) in numbers.items()
+        for name, value, unit in rows
     }
     text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-    results_path(f"{lesson}.json").write_text(text, encoding="utf-8")
-    return Table(
-        ["what", "number", "unit"],
-        [[name, value, unit] for name, (value, unit) in numbers.items()],
-    )
+    keep(f"{lesson}.json", lambda part: part.write_text(text, encoding="utf-8"))
+    return Table(["what", "number", "unit"], rows)

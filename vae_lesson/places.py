@@ -1,0 +1,16 @@
+"""Where data and results lie: in a folder that the environment names, else in the project."""
+
+import os
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+
+
+def place(variable: str, default: str) -> Path:
+    """Return the folder that an environment variable names, else `default`; nothing is made.
+
+    `~` is the home folder. A relative path starts from the project, in a kernel as in a shell;
+    from the working folder where the package is installed without the project.
+    """
+    root = PROJECT if (PROJECT / "pyproject.toml").is_file() else Path.cwd()
+    return root / Path(os.environ.get(variable) or default).expanduser()
