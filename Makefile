@@ -6,7 +6,7 @@ BIN = .venv/bin
 LESSONS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 READY = .venv/.ready
 
-.PHONY: lab check test run refresh bench
+.PHONY: lab check test run refresh bench anew
 .DELETE_ON_ERROR:
 
 # Jupyter refuses to run as root unless told; in a container one often is.
@@ -17,13 +17,12 @@ lab: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests -m "not lessons"
+	$(BIN)/python -m pytest tests -m "not lessons" -n 2
 
 # Everything: also each lesson in full, headless variants, and the browser.
-test: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+test: check
+	$(BIN)/python -m pytest tests -m lessons
+	$(BIN)/python -m pytest notebooks
 
 # Every lesson headless, in order, into results/.
 run: $(READY)
@@ -42,10 +41,16 @@ refresh: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmark.py $(PARTS)
 
-# The environment, made once: it is made again only when the requirements change.
-$(READY): requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
-	  { echo "python -m venv failed (on Debian or Ubuntu: apt install python3-venv)"; exit 1; }
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	touch $(READY)
+# The environment belongs to this folder and to a Python that is new enough, else it is made anew; and
+# what is installed and sufficient is enough, so that no network is needed for it.
+$(READY): requirements.txt pyproject.toml $(if $(filter $(CURDIR),$(shell cat $(READY) 2>/dev/null)),,anew)
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	@if ! { $(BIN)/python -m pip --version >/dev/null 2>&1 && \
+	    $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && \
+	    grep -qs "[=\"' ]$(CURDIR)/.venv" .venv/bin/activate; }; then \
+	  [ ! -e .venv ] || echo ".venv is incomplete, of another folder or of an older Python: it is made anew"; \
+	  $(PYTHON) -m venv --clear .venv || \
+	    { echo "python -m venv failed (on Debian or Ubuntu: apt install python3-venv)"; exit 1; }; \
+	fi
+	@$(BIN)/python tests/environment.py || $(BIN)/python -m pip install --quiet -r requirements.txt
+	@echo "$(CURDIR)" > $(READY)

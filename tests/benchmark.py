@@ -469,9 +469,11 @@ EXPLORERS = """
 import torch
 from vae_lesson import explore
 from vae_lesson.models import VAE
+from vae_lesson.sources import load_images
 
 torch.manual_seed(0)
 vae, vae_2d = VAE(20).eval(), VAE(2).eval()
+images = load_images("digits")
 """
 
 
@@ -479,7 +481,7 @@ def in_the_browser() -> Table | str:
     """Time what a learner sees: from the press of a key to the changed picture, and dragging."""
     if labs.CHROMIUM is None:
         return "In the browser: left out, there is no chromium here (apt-get install chromium)."
-    cells = [EXPLORERS, "explore.latent_sliders(vae)", "explore.latent_map(vae_2d)"]
+    cells = [EXPLORERS, "explore.latent_sliders(vae)", "explore.latent_map(vae_2d, images)"]
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},

@@ -39,8 +39,6 @@ def jupyterlab(folder: Path):
                 "JUPYTERLAB_SETTINGS_DIR": f"{home}/settings",
                 "JUPYTERLAB_WORKSPACES_DIR": f"{home}/workspaces",
                 "VAE_LESSON_RESULTS": f"{home}/results",
-                # The browser needs the cores too: torch's waiting threads sleep, not spin.
-                "OMP_WAIT_POLICY": "PASSIVE",
             },
             stdout=log,
             stderr=subprocess.STDOUT,
