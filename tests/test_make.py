@@ -1,0 +1,100 @@
+"""The Makefile's environment: when it is made anew, and when nothing need be installed."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import environment
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+# Stands for the system's Python and for the environment's: it notes what it is asked to do.
+STUB = """#!/bin/sh
+echo "$@" >> "{log}"
+case "$*" in
+  "-m venv --clear .venv")
+    rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python
+    echo "VIRTUAL_ENV='$PWD/.venv'" > .venv/bin/activate ;;
+  "tests/environment.py") [ -e sufficient ] ;;
+  *version_info*) [ ! -e .venv/old ] || [ "$0" != .venv/bin/python ] ;;
+esac
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+
+
+class Clone:
+    """A folder with the project's Makefile, and a Python that only notes what it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+            shutil.copy(PROJECT / name, folder)
+        self.python, self.log = folder / "stub", folder.parent / "log"
+        self.python.write_text(STUB.format(log=self.log))
+        self.python.chmod(0o755)
+
+    def make(self) -> tuple[str, list[str]]:
+        """Make the environment; return what make says, and what Python was asked for."""
+        self.log.write_text("")
+        done = subprocess.run(
+            ["make", ".venv/.ready", f"PYTHON={self.folder / 'stub'}"],
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout, self.log.read_text().splitlines()
+
+
+MADE, INSTALLED = "-m venv --clear .venv", "-m pip install --quiet -r requirements.txt"
+ANEW = "it is made anew"
+
+
+@pytest.fixture
+def clone(tmp_path):
+    clone = Clone(tmp_path / "here")
+    said, asked = clone.make()
+    assert ANEW not in said and MADE in asked and INSTALLED in asked
+    return clone
+
+
+def test_an_environment_is_made_once(clone):
+    assert clone.make()[1] == []
+
+
+@pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
+def test_a_moved_or_copied_folder_gets_an_environment_of_its_own(clone, how):
+    clone.folder = Path(how(clone.folder, clone.folder.with_name("there")))
+    said, asked = clone.make()
+    assert ANEW in said and MADE in asked and INSTALLED in asked
+    assert str(clone.folder) in (clone.folder / ".venv/bin/activate").read_text()
+    assert clone.make()[1] == []
+
+
+def test_an_environment_of_an_older_python_is_made_anew(clone):
+    (clone.folder / ".venv/old").touch()
+    os.utime(clone.folder / "requirements.txt", (2e9, 2e9))
+    said, asked = clone.make()
+    assert ANEW in said and MADE in asked
+
+
+def test_what_is_installed_and_sufficient_is_enough(clone):
+    (clone.folder / "sufficient").touch()
+    os.utime(clone.folder / "pyproject.toml", (2e9, 2e9))
+    said, asked = clone.make()
+    assert ANEW not in said and MADE not in asked and INSTALLED not in asked
+
+
+def test_what_is_lacking_is_found():
+    requirements = (PROJECT / "requirements.txt").read_text(encoding="utf-8")
+    assert environment.lacking(requirements) == []
+    assert environment.lacking("numpy>=1\ntorch>=99  # not yet\nno-such-thing\n-e .\n") == [
+        "torch>=99",
+        "no-such-thing",
+    ]
+    assert environment.has_this_folders_package()
