@@ -109,7 +109,7 @@ def test_a_file_is_neither_gone_on_from_nor_destroyed_unless_that_is_asked(tmp_p
     plain, model = new(), new()
     fit(plain, IMAGES, epochs=1)
     path.write_bytes(b"anything")
-    with pytest.raises(ValueError, match="holds what cannot be read of a training"):
+    with pytest.raises(ValueError, match="damaged or no checkpoint"):
         fit(model, IMAGES, epochs=1, checkpoint=path, terms=never)
     assert path.read_bytes() == b"anything"
     assert len(fit(model, IMAGES, epochs=1, checkpoint=path, resume=False)) == 1

@@ -9,6 +9,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from tiny import IMAGES, fit, new, patterned_images, same_weights, weights
 
+from vae_lesson import generation
 from vae_lesson.models import VAE
 from vae_lesson.running import threads
 from vae_lesson.running.threads import Threads
@@ -134,16 +135,28 @@ assert threads.adapt in shell.events.callbacks["pre_run_cell"]
     assert not InteractiveShell.initialized()  # here there is no notebook, and none is made
 
 
-def test_the_number_of_threads_does_not_change_the_result():
+def vae_of(latent_size):
+    def train(images):
+        torch.manual_seed(0)
+        model = VAE(latent_size, 400)
+        fit(model, images, epochs=1)
+        return model
+
+    return train
+
+
+def classifier(images):
+    return generation.fit_classifier(images, torch.arange(len(images)) % 10, epochs=1)
+
+
+@pytest.mark.parametrize("train", [vae_of(20), vae_of(2), classifier], ids=["20", "2", "classes"])
+def test_the_number_of_threads_does_not_change_the_result(train):
     images = patterned_images(2000, side=28)
     before, results = torch.get_num_threads(), []
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            torch.manual_seed(0)
-            model = VAE(20, 400)
-            fit(model, images, epochs=1)
-            results.append(weights(model))
+            results.append(weights(train(images)))
     finally:
         torch.set_num_threads(before)
     assert same_weights(*results)

@@ -367,7 +367,7 @@ def test_diverging_names_epoch_step_term_and_cause(step, name, value, lr, cause)
 def test_diverging_in_the_first_step_is_not_the_learning_rates_fault():
     model = new()
     nn.init.constant_(model.decoder[-1].weight, math.nan)
-    with pytest.raises(run.Diverged, match="before any step: look at its weights") as error:
+    with pytest.raises(run.Diverged, match="before any step: look at the model's weights") as error:
         fit(model, IMAGES, lr=0.5)
     assert "in epoch 1, step 1: recon is nan" in str(error.value)
     assert len(error.value.history) == 0

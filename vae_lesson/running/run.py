@@ -70,7 +70,7 @@ class Run:
         generators: tuple[torch.Generator, torch.Generator],  # of the order, of the noise
         settings: dict,  # what the history, and a training that goes on, must know of this one
         images: Tensor,
-        test: Callable[[], tuple[float, float]] | None,  # -> the test images' recon and kl
+        test: Callable[[], tuple] | None,  # -> the test images' recon, kl and their sum
         progress: bool,
         checkpoint: str | Path | None,
         resume: bool | None,
@@ -138,16 +138,13 @@ class Run:
         """Add the epoch to the history, with the test images' terms, and write the checkpoint."""
         steps = [f"step {i + 1}" for i in range(self._n_steps)]
         self._refuse_nan(self._sums, steps)  # waits for the device
+        means = (processes.mean(self._sums.sum(dim=0)) / self._n_images).tolist()
+        seconds = time.perf_counter() - self._started + sum(self.history.seconds[-1:])
+        test_means = self._evaluate() if self._test else []
         history = self.history
-        recon, kl = (processes.mean(self._sums.sum(dim=0)) / self._n_images).tolist()
-        seconds = time.perf_counter() - self._started + sum(history.seconds[-1:])
-        test = self._evaluate() if self._test else None
-        history.recon.append(recon)
-        history.kl.append(kl)
-        history.seconds.append(seconds)
-        if test is not None:
-            history.test_recon.append(test[0])
-            history.test_kl.append(test[1])
+        columns = [history.recon, history.kl, history.seconds, history.test_recon, history.test_kl]
+        for column, value in zip(columns, [*means, seconds, *test_means]):
+            column.append(value)
         if self._checkpoint is not None and self._rank == 0:
             state = {name: part.state_dict() for name, part in self._parts.items()}
             state |= {"order": self._order.get_state(), "history": asdict(history)}
@@ -175,13 +172,13 @@ class Run:
         say(f"Training {self.history.stopped}: the model is kept. Whole epochs: {whole}.")
         return True
 
-    def _evaluate(self) -> tuple[float, float]:
+    def _evaluate(self) -> list[float]:
         self._parts["model"].eval()
-        test = self._test()
+        recon, kl, _ = self._test()
         self._parts["model"].train()
-        self._refuse_nan(torch.tensor([test[:2]]), ["on the test images"])
-        self._bar.set_postfix_str("test " + _postfix(*test[:2]), refresh=False)
-        return test
+        self._refuse_nan(torch.tensor([[recon, kl]]), ["on the test images"])
+        self._bar.set_postfix_str("test " + _postfix(recon, kl), refresh=False)
+        return [recon, kl]
 
     def _start_or_go_on(self, resume: bool | None) -> None:
         """Restore the checkpoint's state, or remove it, as asked; ValueError if nothing is."""
@@ -209,9 +206,7 @@ class Run:
         row, column = (~torch.isfinite(sums)).nonzero()[0].tolist()
         place, term, lr = places[row], ("recon", "kl")[column], self._settings["lr"]
         if self._epoch == 1 and place == "step 1":
-            cause = (
-                "the model gives no finite loss before any step: look at its weights, or at `terms`"
-            )
+            cause = "no loss is finite before any step: look at the model's weights, or at `terms`"
         elif lr > 1e-2:
             cause = f"a learning rate of {lr:g} is too high for Adam here: try 1e-3"
         elif term == "kl":

@@ -104,19 +104,12 @@ def load_checkpoint(path: Path, settings: dict) -> dict:
 
     Raises: ValueError for a damaged file, and for a training with other settings: it names them.
     """
-    try:
-        state = _read(path)
-        saved = dict(state["settings"])
-    except Exception as error:  # a damaged file can make the reader raise anything
-        raise ValueError(
-            f"{path} is damaged or no checkpoint: remove it and start anew "
-            f"({type(error).__name__}: {error})"
-        ) from error
+    state = _read_checkpoint(path)
     constant = settings["schedule"] == "constant" and isinstance(settings["beta"], float)
     differing = [
-        f"{name} {saved.get(name)!r} there, {wanted!r} here"
+        f"{name} {state['settings'].get(name)!r} there, {wanted!r} here"
         for name, wanted in settings.items()
-        if saved.get(name) != wanted
+        if state["settings"].get(name) != wanted
         and not (constant and name == "epochs")  # such a training may just go on for longer
     ]
     if differing:
@@ -129,17 +122,25 @@ def check_checkpoint(path: Path, resume: bool | None) -> None:
     whether to go on from it (True) or to start anew (False)."""
     if path.is_dir():
         raise ValueError(f"the checkpoint {path} is a folder: give the name of a file")
-    if resume is not None or not path.is_file():
-        return
+    if resume is None and path.is_file():
+        state = _read_checkpoint(path)
+        whole, of = len(state["history"]["recon"]), state["settings"]["epochs"]
+        raise ValueError(
+            f"{path} holds {whole} of {of} epochs of a training: go on from it (--resume, "
+            "resume=True), start anew (--restart, resume=False), or choose another file"
+        )
+
+
+def _read_checkpoint(path: Path) -> dict:
     try:
         state = _read(path)
-        holds = f"{len(state['history']['recon'])} of {state['settings']['epochs']} epochs"
-    except Exception:  # a damaged file can make the reader raise anything
-        holds = "what cannot be read"
-    raise ValueError(
-        f"{path} holds {holds} of a training: go on from it (--resume, resume=True), start anew "
-        "(--restart, resume=False), or choose another file"
-    )
+        dict(state["settings"])
+    except Exception as error:  # a damaged file can make the reader raise anything
+        raise ValueError(
+            f"{path} is damaged or no checkpoint: remove it and start anew "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return state
 
 
 def _write(content: dict, path: str | Path) -> None:
