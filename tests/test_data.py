@@ -55,7 +55,12 @@ def test_dynamic_is_seedable_and_new_at_each_call():
 def test_to_float_takes_uint8_only(dtype):
     with pytest.raises(ValueError) as error:
         data.to_float(torch.zeros(2, 28, 28, dtype=dtype))
-    assert str(error.value) == f"to_float takes uint8 images, got {dtype}"
+    assert str(error.value) == f"to_float takes a tensor of uint8 images, got {dtype}"
+
+
+def test_to_float_of_an_array_says_so():
+    with pytest.raises(ValueError, match="takes a tensor of uint8 images, got ndarray"):
+        data.to_float(torch.zeros(2, 4, 4, dtype=torch.uint8).numpy())
 
 
 def test_unknown_binarisation():

@@ -203,6 +203,7 @@ def test_progress_shows_the_terms_and_can_be_turned_off(capsys):
         ({"lr": math.nan}, "lr must be a number over 0 and finite, got nan"),
         pytest.param({"lr": math.inf}, "lr .* inf"),
         pytest.param({"beta": math.nan}, "beta .* nan"),
+        ({"beta": None}, "beta must be a number, or a function that gives one: None"),
         ({"beta": -1}, "beta must be 0 or more and finite, got -1.0"),
         ({"seed": -1}, "seed must be a whole number from 0 to"),
         (

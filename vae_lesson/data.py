@@ -49,8 +49,9 @@ def to_float(
     Raises: ValueError for another binarisation, or images that are not uint8.
     """
     check_one_of("binarisation", binarisation, BINARISATIONS)
-    if images.dtype != torch.uint8:
-        raise ValueError(f"to_float takes uint8 images, got {images.dtype}")
+    kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+    if kind != torch.uint8:
+        raise ValueError(f"to_float takes a tensor of uint8 images, got {kind}")
     x = images.flatten(start_dim=1).float().div_(255)
     if binarisation == "dynamic":
         return torch.bernoulli(x, generator=generator)

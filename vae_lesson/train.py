@@ -156,7 +156,10 @@ def settings_of(epochs, batch_size, lr, schedule, warm_start, beta, binarisation
     check_one_of("schedule", schedule, SCHEDULES)
     check_one_of("binarisation", binarisation, BINARISATIONS)
     check_whole("seed", seed, 0, 2**32 - 1)
-    betas = [float(beta(i / 10)) for i in range(11)] if callable(beta) else [float(beta)]
+    try:
+        betas = [float(beta(i / 10)) for i in range(11)] if callable(beta) else [float(beta)]
+    except (TypeError, ValueError):
+        raise ValueError(f"beta must be a number, or a function that gives one: {beta!r}") from None
     for value in betas:
         if not 0 <= value < math.inf:
             raise ValueError(f"beta must be 0 or more and finite, got {value}")

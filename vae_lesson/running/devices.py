@@ -5,7 +5,6 @@ import platform
 
 import torch
 
-
 # Have MKL give the same bits for any number of threads; else, on Intel, those of every product, and
 # on AMD those with a side of a few numbers, such as 2-D codes, depend on how busy the machine is.
 # MKL reads this at its first product; it costs nothing that we could measure.
