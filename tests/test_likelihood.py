@@ -77,10 +77,9 @@ def test_importance_weighted_bound_is_the_log_of_the_mean_weight():
     torch.testing.assert_close(importance.importance_weighted_bound(log_w - 1000), bound - 1000)
 
 
-@pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 3, 4)])
-def test_importance_weighted_bound_refuses_other_shapes(shape):
-    with pytest.raises(ValueError, match="K of at least 1"):
-        importance.importance_weighted_bound(torch.zeros(shape))
+def test_importance_weighted_bound_refuses_no_samples():
+    with pytest.raises(ValueError, match="K must be a whole number of at least 1, got 0"):
+        importance.importance_weighted_bound(torch.zeros(0, 3))
 
 
 # --- the estimate ---------------------------------------------------------------------------------
@@ -130,10 +129,13 @@ def test_with_one_sample_it_is_the_elbo():
 def test_the_groups_of_a_smaller_k_are_averaged():
     log_w = torch.randn(7, 2, generator=torch.Generator().manual_seed(0))
     by_hand = torch.stack([log_w[[0, 2, 4]], log_w[[1, 3, 5]]]).exp().mean(dim=1).log().mean(dim=0)
-    torch.testing.assert_close(importance._mean_bound(log_w, 3), by_hand)
-    torch.testing.assert_close(importance._mean_bound(log_w, 1), log_w.mean(dim=0))
-    whole = importance.importance_weighted_bound(log_w)
-    torch.testing.assert_close(importance._mean_bound(log_w, 7), whole)
+    two = torch.zeros((2, 16), dtype=torch.uint8)
+    one, three, seven = importance.log_likelihood(
+        VAE(2, 8, 16), two, (1, 3, 7), draws=lambda *arguments: log_w
+    )
+    torch.testing.assert_close(three.per_image, by_hand)
+    torch.testing.assert_close(one.per_image, log_w.mean(dim=0))
+    torch.testing.assert_close(seven.per_image, importance.importance_weighted_bound(log_w))
 
 
 def test_the_estimate_has_a_seed_and_leaves_the_global_one(solved):
@@ -208,7 +210,7 @@ def test_the_strong_decoder_counts_with_its_context():
 
 @pytest.mark.parametrize("images", [torch.zeros((0, 6), dtype=torch.uint8)])
 def test_no_images_are_refused(solved, images):
-    with pytest.raises(ValueError, match="there are no images"):
+    with pytest.raises(ValueError, match=r"number of images must be .* at least 1, got 0"):
         importance.log_likelihood(solved[0], images, (1,))
 
 

@@ -1,14 +1,9 @@
-"""Walking in a latent space: interpolation, grids, traversals, directions with a meaning.
-
-Also the three measures of handwriting, taken from the pixels, that give directions a meaning.
-"""
+"""Walking in a latent space, and three measures of handwriting that give directions a meaning."""
 
 import math
 
 import torch
 from torch import Tensor
-
-# --- paths and grids ------------------------------------------------------------------------------
 
 
 def lerp(z0: Tensor, z1: Tensor, t: float | Tensor) -> Tensor:
@@ -52,22 +47,15 @@ def manifold_grid(n: int = 20) -> Tensor:
     Evenly spaced in probability instead of distance: each cell holds 1/n² of the prior's mass.
     Returns `(n·n, 2)`. Source: Kingma & Welling 2014, appendix A.
     """
-    probability = (torch.arange(n) + 0.5) / n
-    q = math.sqrt(2) * torch.erfinv(2 * probability - 1)  # the inverse of the normal's CDF
-    z2, z1 = torch.meshgrid(q.flip(0), q, indexing="ij")  # the second axis points up
-    return torch.stack([z1.flatten(), z2.flatten()], dim=1)
+    probability = box_grid(torch.zeros(2), torch.ones(2), n)
+    return math.sqrt(2) * torch.erfinv(2 * probability - 1)  # the inverse of the normal's CDF
 
 
 def box_grid(low: Tensor, high: Tensor, n: int = 20) -> Tensor:
     """Return an n × n grid of 2-D codes over a box, cell centres, row by row from the top left."""
     t = (torch.arange(n, device=low.device) + 0.5) / n
-    z2, z1 = torch.meshgrid(
-        low[1] + t.flip(0) * (high[1] - low[1]), low[0] + t * (high[0] - low[0]), indexing="ij"
-    )
-    return torch.stack([z1.flatten(), z2.flatten()], dim=1)
-
-
-# --- directions with a meaning --------------------------------------------------------------------
+    z1, z2 = (low + t[:, None] * (high - low)).T
+    return torch.cartesian_prod(z2.flip(0), z1).flip(1)  # the second axis points up
 
 
 def attribute_direction(codes: Tensor, attribute: Tensor) -> Tensor:
@@ -132,8 +120,7 @@ def bar(images: Tensor) -> Tensor:
     # Place the rows on a common scale of 0 (top of the figure) to 1 (bottom).
     ink_above = rows.cumsum(dim=1) / rows.sum(dim=1, keepdim=True).clamp_min(1e-6)
     inside = (ink_above > 0.01) & (ink_above < 0.99)
-    height = inside.sum(dim=1, keepdim=True).clamp_min(1)
-    place = (inside.cumsum(dim=1) - 0.5) / height
+    place = (inside.cumsum(dim=1) - 0.5) / inside.sum(dim=1, keepdim=True).clamp_min(1)
     middle = torch.where(inside & (place > 0.45) & (place < 0.75), rows, torch.zeros(()).to(rows))
     stem = torch.where(inside & (place > 0.35), rows, torch.full((), torch.nan).to(rows))
     return middle.amax(dim=1) - stem.nanmedian(dim=1).values.nan_to_num()

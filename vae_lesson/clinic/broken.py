@@ -1,6 +1,7 @@
 """Five broken VAEs, the patients of lesson 05: name what is wrong with each before you look.
 
-A patient is a model and a loss. One of the two is healthy, the other is wrong in one line.
+A patient is a model and a loss: one of the two is healthy, the other is wrong in one line. A loss
+is a function of (output, x, mu, log_var), and the output of a VAE is its logits.
 """
 
 from collections.abc import Callable
@@ -8,25 +9,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vae_lesson import losses
 from vae_lesson.arguments import check_one_of
+from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal
 from vae_lesson.models import VAE
 
-# (output, x, mu, log_var) -> (B,). The output of a VAE is its logits.
-LossFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
-
-def patient(letter: str, **options) -> tuple[VAE, LossFunction]:
-    """Return (model, loss) of one patient: a fresh VAE with these options, and its loss function.
-
-    Raises: ValueError for another letter.
-    """
+def patient(letter: str, **options) -> tuple[VAE, Callable]:
+    """Return a fresh VAE with these options, and a loss, of one of PATIENTS; else ValueError."""
     check_one_of("patient", letter, PATIENTS)
     kind, loss = PATIENTS[letter]
     return kind(**options), loss
 
 
-def terms_of_loss(loss: LossFunction) -> losses.Terms:
+def terms_of_loss(loss: Callable) -> Terms:
     """Return a `terms` for `train.fit` that gives loss(output, x, mu, log_var) as recon, and kl 0.
 
     So a loss that is not a sum of recon and kl can be trained too; the history's recon is the loss.
@@ -42,20 +37,16 @@ def terms_of_loss(loss: LossFunction) -> losses.Terms:
 
 def healthy_loss(x_logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
     """Return −ELBO of each image, `(B,)`: nothing is wrong here."""
-    return losses.bernoulli_nll(x_logits, x) + losses.kl_standard_normal(mu, log_var)
-
-
-# --- the faults, one line each --------------------------------------------------------------------
+    return bernoulli_nll(x_logits, x) + kl_standard_normal(mu, log_var)
 
 
 def wrong_sign(x_logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
-    recon, kl = losses.bernoulli_nll(x_logits, x), losses.kl_standard_normal(mu, log_var)
-    return recon - kl  # the KL is a cost: + kl
+    return bernoulli_nll(x_logits, x) - kl_standard_normal(mu, log_var)  # the KL is a cost: + kl
 
 
 def mean_for_sum(x_logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
-    recon = losses.bernoulli_nll(x_logits, x) / x[0].numel()  # the mean over pixels: do not divide
-    return recon + losses.kl_standard_normal(mu, log_var)
+    recon = bernoulli_nll(x_logits, x) / x[0].numel()  # the mean over pixels: do not divide
+    return recon + kl_standard_normal(mu, log_var)
 
 
 class LogVarAsSigma(VAE):

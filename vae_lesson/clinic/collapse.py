@@ -24,18 +24,13 @@ class AutoregressiveVAE(VAE):
 
     The logits of pixel i are decode(z)_i + context(x_1 … x_{i-1})_i. `decode` alone is the part
     that comes from z, and `decode_mean` no mean image. `generate` and `sample` draw black and white
-    pixels one after the other.
+    pixels one after the other. `context_size` is the network's; the other arguments are a VAE's.
     Source: the masks are those of MADE, Germain et al. 2015; beside a VAE Chen et al. 2017.
     """
 
-    def __init__(
-        self,
-        latent_size: int = 20,
-        hidden_size: int = 400,
-        input_size: int = 784,
-        context_size: int = 500,
-    ) -> None:
-        super().__init__(latent_size, hidden_size, input_size)
+    def __init__(self, *sizes: int, context_size: int = 500, **options) -> None:
+        super().__init__(*sizes, **options)
+        input_size = self.input_size
         self.to_context = nn.Linear(input_size, context_size)
         self.from_context = nn.Linear(context_size, input_size)
         nn.init.zeros_(self.from_context.weight)  # it starts as a plain VAE

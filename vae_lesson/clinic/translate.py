@@ -5,7 +5,6 @@ one term only, so any such loss is a multiple of what the course minimises, reco
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -13,22 +12,32 @@ from torch import Tensor
 
 from vae_lesson.arguments import check_one_of, check_over_0, check_whole
 
-LIKELIHOODS = ("bernoulli", "gaussian", "squared error", "half squared error", "absolute error")
+# What each likelihood makes of a pixel.
+RECON = {
+    "bernoulli": lambda o, x: F.binary_cross_entropy_with_logits(o, x, reduction="none"),
+    "squared error": lambda o, x: (x - o).square(),
+    "half squared error": lambda o, x: 0.5 * (x - o).square(),
+    "absolute error": lambda o, x: (x - o).abs(),
+}
 
 
 @dataclass(frozen=True)
 class Loss:
     """recon_weight · recon + kl_weight · kl, as code has it; the defaults are the course's ELBO.
 
-    likelihood: "bernoulli" is the cross-entropy (BCE); "gaussian" is -log N(x; x̂, variance); a
-    "squared error" (x - x̂)² is a Gaussian of variance ½ less a constant, a "half squared error"
-    ½(x - x̂)² one of variance 1; "absolute error" |x - x̂| is a Laplace of scale 1, likewise.
+    likelihood: "bernoulli" is the cross-entropy (BCE); a "squared error" (x - x̂)² is a Gaussian of
+    variance ½ less a constant, a "half squared error" ½(x - x̂)² one of variance 1, with a weight
+    1/σ² one of variance σ²; "absolute error" |x - x̂| is a Laplace of scale 1, likewise.
     pixels, latents: "sum" or "mean", of recon over pixels, of the KL over latent dimensions.
     recon_batch, kl_batch: "sum" or "mean" over the batch. PyTorch's `reduction="mean"` is the mean
     over pixels and batch, "sum" the sum over both.
     n_pixels: the numbers in an image, 784 or 64 · 64 · 3. The sizes count where a sum is not a sum.
 
-    Raises: ValueError for an unknown name, a size under 1, a weight that makes no ELBO.
+    Called with (output, x, mu, log_var) it is that very loss, as such code computes it, a scalar.
+    `output` is what the decoder gives: logits for "bernoulli", else the image x̂ itself.
+
+    Shapes: output and x `(batch_size, ...)`, mu and log_var `(batch_size, latent_size)`.
+    Raises: ValueError for unknown names, sizes under 1, a weight that makes no ELBO, other shapes.
     """
 
     likelihood: str = "bernoulli"
@@ -41,23 +50,32 @@ class Loss:
     n_pixels: int = 784
     latent_size: int = 20
     batch_size: int = 128
-    variance: float = 1.0  # of "gaussian" only
 
     def __post_init__(self) -> None:
-        check_one_of("likelihood", self.likelihood, LIKELIHOODS)
+        check_one_of("likelihood", self.likelihood, RECON)
         for name in ("pixels", "latents", "recon_batch", "kl_batch"):
             check_one_of(name, getattr(self, name), ("sum", "mean"))
         for name in ("n_pixels", "latent_size", "batch_size"):
             check_whole(name, getattr(self, name))
-        for name in ("recon_weight", "variance"):
-            check_over_0(name, getattr(self, name))
+        check_over_0("recon_weight", self.recon_weight)
         if not 0 <= self.kl_weight < math.inf:
             raise ValueError(
                 f"kl_weight must be 0 or more and finite, got {self.kl_weight}: the KL is added to "
                 "what is minimised, and with a minus sign training drives it up without end"
             )
-        if self.variance != 1 and self.likelihood != "gaussian":
-            raise ValueError(f"variance is for 'gaussian', {self.likelihood!r} has none to set")
+
+    def __call__(self, output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+        pixels, latents = (self.batch_size, self.n_pixels), (self.batch_size, self.latent_size)
+        wanted = {"output": pixels, "x": pixels, "mu": latents, "log_var": latents}
+        for (name, shape), tensor in zip(wanted.items(), (output, x, mu, log_var)):
+            if tensor.ndim < 2 or tensor.flatten(1).shape != shape:
+                raise ValueError(f"this loss is for {name} {shape}, got {tuple(tensor.shape)}")
+        recon = RECON[self.likelihood](output.flatten(1), x.flatten(1))
+        kl = -0.5 * (1 + log_var - mu.pow(2) - log_var.exp())
+        # "sum" and "mean" are a tensor's methods.
+        recon = getattr(getattr(recon, self.pixels)(dim=1), self.recon_batch)()
+        kl = getattr(getattr(kl, self.latents)(dim=1), self.kl_batch)()
+        return self.recon_weight * recon + self.kl_weight * kl
 
 
 def effective_beta(loss: Loss) -> float:
@@ -70,14 +88,10 @@ def effective_beta(loss: Loss) -> float:
     """
     recon, kl = loss.recon_weight, loss.kl_weight
     # What divides one term multiplies the other here: 1 / (1 / 784) is 784.0000000000001.
-    if loss.pixels == "mean":
-        kl *= loss.n_pixels
-    if loss.latents == "mean":
-        recon *= loss.latent_size
-    if loss.recon_batch == "sum":
-        recon *= loss.batch_size
-    if loss.kl_batch == "sum":
-        kl *= loss.batch_size
+    kl *= loss.n_pixels if loss.pixels == "mean" else 1
+    recon *= loss.latent_size if loss.latents == "mean" else 1
+    recon *= loss.batch_size if loss.recon_batch == "sum" else 1
+    kl *= loss.batch_size if loss.kl_batch == "sum" else 1
     return kl / recon
 
 
@@ -91,34 +105,8 @@ def noise_variance_at_beta_1(loss: Loss) -> float | None:
 
     Source: Rybkin et al. 2021, section 3.
     """
-    variances = {"gaussian": loss.variance, "squared error": 0.5, "half squared error": 1.0}
-    if loss.likelihood not in variances:
-        return None
-    return effective_beta(loss) * variances[loss.likelihood]
-
-
-def as_function(loss: Loss) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Return that very loss, as such code computes it: a function of (output, x, mu, log_var).
-
-    `output` is what the decoder gives: logits for "bernoulli", else the image x̂ itself.
-
-    Shapes: output and x `(batch_size, ...)` of n_pixels an image, mu and log_var
-    `(batch_size, latent_size)` -> a scalar.
-    Raises: ValueError, from the function, for shapes that are not those of the description.
-    """
-    pixels, latents = (loss.batch_size, loss.n_pixels), (loss.batch_size, loss.latent_size)
-    wanted = {"output": pixels, "x": pixels, "mu": latents, "log_var": latents}
-
-    def function(output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
-        for (name, shape), tensor in zip(wanted.items(), (output, x, mu, log_var)):
-            if tensor.ndim < 2 or tensor.flatten(1).shape != shape:
-                raise ValueError(f"this loss is for {name} {shape}, got {tuple(tensor.shape)}")
-        recon = _reduce(_recon_per_pixel(loss, output.flatten(1), x.flatten(1)), loss.pixels)
-        kl = _reduce(-0.5 * (1 + log_var - mu.pow(2) - log_var.exp()), loss.latents)
-        recon, kl = _reduce(recon, loss.recon_batch), _reduce(kl, loss.kl_batch)
-        return loss.recon_weight * recon + loss.kl_weight * kl
-
-    return function
+    variance = {"squared error": 0.5, "half squared error": 1.0}.get(loss.likelihood)
+    return None if variance is None else effective_beta(loss) * variance
 
 
 PUBLIC_SETTINGS: dict[str, Loss] = {
@@ -139,18 +127,3 @@ PUBLIC_SETTINGS: dict[str, Loss] = {
         "squared error", pixels="mean", kl_batch="sum"
     ),
 }
-
-
-def _recon_per_pixel(loss: Loss, output: Tensor, x: Tensor) -> Tensor:
-    if loss.likelihood == "bernoulli":
-        return F.binary_cross_entropy_with_logits(output, x, reduction="none")
-    if loss.likelihood == "absolute error":
-        return F.l1_loss(output, x, reduction="none")
-    squares = F.mse_loss(output, x, reduction="none")
-    if loss.likelihood == "gaussian":
-        return 0.5 * (squares / loss.variance + math.log(2 * math.pi * loss.variance))
-    return squares if loss.likelihood == "squared error" else 0.5 * squares
-
-
-def _reduce(values: Tensor, how: str) -> Tensor:
-    return values.mean(dim=-1) if how == "mean" else values.sum(dim=-1)

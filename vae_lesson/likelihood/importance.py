@@ -2,7 +2,7 @@
 
 A decoder's output becomes a likelihood by `nll(output, x) -> (B,)`, by default
 `losses.bernoulli_nll`; the functions of `pixels` fit, or one of your own. Shapes that do not fit,
-and a number of samples that is not a whole number of at least 1, raise ValueError.
+no images, and a number of samples that is not a whole number of at least 1 raise ValueError.
 """
 
 import math
@@ -43,11 +43,10 @@ def importance_weighted_bound(log_w: Tensor) -> Tensor:
     With K = 1 it is the ELBO; it rises with K and reaches log p(x). The largest weight is taken out
     of the sum before exp: the weights themselves, e^-100 and less, are 0 in float32 or nearly so.
 
-    Shapes: log_w `(K, B)` (see `log_weights`) -> `(B,)`. Units: nats per image; higher is better.
-    Source: Burda et al. 2016, eq. 8.
+    Shapes: log_w `(K, ...)` (see `log_weights`) -> `(...)`. Units: nats per image; higher is
+    better. Source: Burda et al. 2016, eq. 8.
     """
-    if log_w.ndim != 2 or len(log_w) == 0:
-        raise ValueError(f"log_w must be (K, B) with K of at least 1, got {tuple(log_w.shape)}")
+    check_whole("K", len(log_w))
     return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
 
 
@@ -69,12 +68,10 @@ def prior_log_weights(
     """Return log w = log p(x|z) for n_samples z ~ N(0, I), which know nothing of the image.
 
     The mean of w is p(x); with few samples none of them fits, and the estimate is far too low.
-
-    Shapes: x `(B, ...)` -> `(n_samples, B)`. Units: nats per image.
+    Shapes and units are those of `posterior_log_weights`.
     """
-    shape = (n_samples, len(x), model.latent_size)
-    z = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-    return -_recon(model, z, x, nll)
+    mu = log_var = x.new_zeros((len(x), model.latent_size))
+    return -_recon(model, _draw(mu, log_var, n_samples, generator), x, nll)
 
 
 class LogLikelihood(NamedTuple):
@@ -90,7 +87,7 @@ class LogLikelihood(NamedTuple):
 def log_likelihood(
     model: VAE,
     images: Tensor,
-    n_samples: tuple[int, ...] = (1, 10, 100, 1000, 5000),
+    n_samples: tuple[int, ...],
     seed: int = 0,
     binarisation: str = "grey",
     nll: Nll = bernoulli_nll,
@@ -101,42 +98,33 @@ def log_likelihood(
     All K share the same samples, as many as the largest: a K that is smaller takes them in groups
     and averages the groups' bounds. `draws=prior_log_weights` samples from the prior instead.
 
-    Raises: ValueError if there are no images, or if the decoder gives probabilities to a
-    likelihood that takes logits.
+    Raises: ValueError if the decoder gives probabilities to a likelihood that takes logits.
     Source: Burda et al. 2016, section 5.1.
     """
     for k in n_samples or [None]:
         check_whole("n_samples", k)
-    if len(images) == 0:
-        raise ValueError("there are no images")
+    check_whole("the number of images", len(images))
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    if nll is bernoulli_nll:
-        _refuse_probabilities(model, images[:10].to(device))
+    low, high = model.decode(model.encode(next(batches(images[:10].to(device))))[0]).aminmax()
+    if nll is bernoulli_nll and low >= 0 and high <= 1:
+        raise ValueError(
+            f"decode gives {low:.2f} to {high:.2f}, as probabilities are, where bernoulli_nll "
+            "takes logits: leave its last sigmoid out, or give an nll of probabilities"
+        )
     most, rows = max(n_samples), []
     for x in batches(images.to(device), 10, binarisation, generator):
         # A part at a time: 5,000 samples of 10 images are 160 MB at once.
         parts = [min(500, most - done) for done in range(0, most, 500)]
         log_w = torch.cat([draws(model, x, k, generator, nll) for k in parts])
-        rows.append([_mean_bound(log_w, k) for k in n_samples])
-    return [
-        LogLikelihood(k, bound.mean().item(), _standard_error(bound), bound)
-        for k, bound in zip(n_samples, map(torch.cat, zip(*rows)))
-    ]
-
-
-def _refuse_probabilities(model: VAE, images: Tensor) -> None:
-    output = model.decode(model.encode(next(batches(images)))[0])
-    if output.min() >= 0 and output.max() <= 1:
-        raise ValueError(
-            f"decode gives numbers from {output.min().item():.2f} to {output.max().item():.2f}, as "
-            "probabilities are, where bernoulli_nll takes logits: leave its last sigmoid out, or "
-            "give an nll of probabilities"
-        )
-
-
-def _standard_error(values: Tensor) -> float | None:
-    return (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None
+        groups = [log_w[: most // k * k].unflatten(0, (k, -1)) for k in n_samples]
+        # Each is (k, groups, B): the bound from k samples, averaged over the groups.
+        rows.append([importance_weighted_bound(group).mean(dim=0) for group in groups])
+    estimates = []
+    for k, bound in zip(n_samples, map(torch.cat, zip(*rows))):
+        error = (bound.std() / len(bound) ** 0.5).item() if len(bound) > 1 else None
+        estimates.append(LogLikelihood(k, bound.mean().item(), error, bound))
+    return estimates
 
 
 def elbo_terms_with(nll: Nll) -> Terms:
@@ -154,7 +142,6 @@ def importance_weighted_terms(n_samples: int) -> Terms:
 
     Pixels are Bernoulli. The second term is the KL as always, so that a history shows it; the first
     is the rest of the sum. Only with beta = 1 is that the loss of the paper.
-
     Source: Burda et al. 2016, section 3.
     """
     check_whole("n_samples", n_samples)
@@ -179,15 +166,7 @@ def _recon(model: VAE, z: Tensor, x: Tensor, nll: Nll) -> Tensor:
     """Return nll of every sample: z (K, B, L), x (B, ...) -> (K, B)."""
     output = model.decode(z.flatten(0, 1))
     # A decoder that also sees the image (clinic.collapse.AutoregressiveVAE) has a context.
-    context = getattr(model, "context", None)
-    if context is not None:
-        output = output + context(x).repeat(len(z), 1)
+    if hasattr(model, "context"):
+        output = output + model.context(x).repeat(len(z), 1)
     every = x.flatten(1).expand(len(z), -1, -1).reshape(output.shape)
     return nll(output, every).view(z.shape[:2])
-
-
-def _mean_bound(log_w: Tensor, k: int) -> Tensor:
-    """Return the bound from k samples, averaged over groups of k: (K, B) -> (B,)."""
-    groups = log_w[: len(log_w) // k * k].unflatten(0, (k, -1))  # (k, groups, B)
-    bounds = importance_weighted_bound(groups.flatten(1))
-    return bounds.view(groups.shape[1:]).mean(dim=0)

@@ -6,44 +6,37 @@ digit. They are computed in float64 on the CPU, since a gap is a small differenc
 Training a `LinearVAE` is in float32, as for any model.
 
 x is `(N, D)`, N images of D pixels; L is the number of latent dimensions. Shapes that do not fit,
-an x that is not floats and a variance that is not over 0 raise ValueError.
+tensors that are not floats and a variance that is not over 0 raise ValueError.
 """
 
 import math
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from vae_lesson.arguments import check_over_0, check_whole
+from vae_lesson.arguments import check_over_0, check_same_shape, check_whole
 from vae_lesson.likelihood.pixels import gaussian_nll
 from vae_lesson.losses import kl_standard_normal
 from vae_lesson.models import VAE
 
 
-@dataclass(frozen=True, eq=False)
 class LinearGaussian:
     """The model x|z ~ N(W z + mean, variance · I) with z ~ N(0, I).
 
-    M is WᵀW + variance · I, and P = M / variance the posterior's precision; both are `(L, L)` and
-    the same for every x. mu and log_var `(N, L)` are a diagonal q(z|x) = N(mu, σ²). A value an
-    image is `(N,)`, in nats.
+    W is `(D, L)`, mean `(D,)`; the variance is that of the noise, the same for every pixel. M is
+    WᵀW + variance · I, and P = M / variance the posterior's precision; both are `(L, L)` and the
+    same for every x. mu and log_var `(N, L)` are a diagonal q(z|x) = N(mu, σ²). A value an image is
+    `(N,)`, in nats.
     """
 
-    W: Tensor  # (D, L)
-    mean: Tensor  # (D,)
-    variance: Tensor  # (), of the noise, the same for every pixel; may be given as a number
-
-    def __post_init__(self) -> None:
-        W, mean, variance = self.W, self.mean, self.variance
+    def __init__(self, W: Tensor, mean: Tensor, variance: Tensor | float) -> None:
         if W.ndim != 2:
             raise ValueError(f"W must be (D, L), got shape {tuple(W.shape)}")
-        if mean.shape != W.shape[:1]:
-            raise ValueError(f"mean must be ({len(W)},), got shape {tuple(mean.shape)}")
+        check_same_shape(mean=mean, a_column_of_W=W[:, 0])
         single = isinstance(variance, Tensor) and variance.ndim == 0
         check_over_0("variance", variance.item() if single else variance)
-        for name, value in {"W": W, "mean": mean, "variance": variance}.items():
-            object.__setattr__(self, name, _exact(value))
+        self.W, self.mean = _exact(W), _exact(mean)
+        self.variance = torch.as_tensor(variance, dtype=torch.float64, device="cpu")  # ()
 
     def log_marginal(self, x: Tensor) -> Tensor:
         """Return log p(x) = log N(x; mean, W Wᵀ + variance · I), what the ELBO is a bound of.
@@ -51,15 +44,13 @@ class LinearGaussian:
         With M only L × L matrices are needed.
         Source: Tipping & Bishop 1999, section 3; Woodbury's identity.
         """
-        (x,) = self._checked(x)
-        M, centred = self._M(), x - self.mean
         # rᵀ C⁻¹ r as |r - W z|² / variance + |z|², at the z that is the least: without the
         # cancellation that Woodbury's difference of two large numbers would have.
-        z = torch.linalg.solve(M, self.W.T @ centred.T).T  # (N, L)
-        error = (centred - z @ self.W.T).square().sum(dim=1)
+        z, _ = self.posterior(x)
+        error = (_exact(x) - self.mean - z @ self.W.T).square().sum(dim=1)
         distance = error / self.variance + z.square().sum(dim=1)
         n_pixels, latent_size = self.W.shape
-        log_det = torch.logdet(M) + (n_pixels - latent_size) * self.variance.log()
+        log_det = torch.logdet(self._M()) + (n_pixels - latent_size) * self.variance.log()
         return -0.5 * (n_pixels * math.log(2 * math.pi) + log_det + distance)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,9 +59,10 @@ class LinearGaussian:
         The covariance `(L, L)` is diagonal only if the columns of W are orthogonal.
         Source: Tipping & Bishop 1999, section 3.
         """
-        (x,) = self._checked(x)
+        if x.ndim != 2 or x.shape[1] != len(self.W):
+            raise ValueError(f"x must be (N, {len(self.W)}), got shape {tuple(x.shape)}")
         M = self._M()
-        mu = torch.linalg.solve(M, self.W.T @ (x - self.mean).T).T
+        mu = torch.linalg.solve(M, self.W.T @ (_exact(x) - self.mean).T).T
         return mu, self.variance * torch.linalg.inv(M)
 
     def elbo(self, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
@@ -80,8 +72,8 @@ class LinearGaussian:
         E_q|x - W z - mean|² = |x - W mu - mean|² + sum_j |w_j|² σ_j², with w_j column j of W.
         Source: Lucas et al. 2019, section 4.
         """
-        x, mu, log_var = self._checked(x, mu, log_var)
-        recon = gaussian_nll(mu @ self.W.T + self.mean, x, self.variance.log())
+        _, mu, log_var = self._fitting(x, mu, log_var)
+        recon = gaussian_nll(mu @ self.W.T + self.mean, _exact(x), self.variance.log())
         recon = recon + 0.5 * (log_var.exp() @ self.W.square().sum(dim=0)) / self.variance
         return -(recon + kl_standard_normal(mu, log_var))
 
@@ -92,8 +84,8 @@ class LinearGaussian:
         ½ [sum_j P_jj σ_j² + dᵀ P d - L - log det P - sum_j log σ_j²]. No likelihood is in it.
         Source: Kingma & Welling 2014, eq. 1, with the KL of two Gaussians.
         """
-        x, mu, log_var = self._checked(x, mu, log_var)
-        P, off = self._P(), mu - self.posterior(x)[0]
+        best_mu, mu, log_var = self._fitting(x, mu, log_var)
+        P, off = self._P(), mu - best_mu
         spread = log_var.exp() @ P.diagonal() + ((off @ P) * off).sum(dim=1)
         return 0.5 * (spread - len(P) - torch.logdet(P) - log_var.sum(dim=1))
 
@@ -121,24 +113,20 @@ class LinearGaussian:
 
         p(x) stays the same, since W R (W R)ᵀ = W Wᵀ, but the posterior's axes turn. L is 2 or more.
         """
-        if self.W.shape[1] < 2:
-            raise ValueError(f"W must be (D, L) with L of 2 or more, got {tuple(self.W.shape)}")
+        check_whole("L", self.W.shape[1], least=2)
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         a, b = self.W[:, :1], self.W[:, 1:2]
-        turned = [cos * a + sin * b, cos * b - sin * a, self.W[:, 2:]]
-        return replace(self, W=torch.cat(turned, dim=1))
+        turned = torch.cat([cos * a + sin * b, cos * b - sin * a, self.W[:, 2:]], dim=1)
+        return LinearGaussian(turned, self.mean, self.variance)
 
     @torch.no_grad()
     def as_model(self) -> "LinearVAE":
         """Return a `LinearVAE` with this decoder, and as its encoder the best diagonal q."""
-        n_pixels, latent_size = self.W.shape
-        model = LinearVAE(latent_size, n_pixels)
-        # The best mu is affine in x: its values at 0 and at each unit vector are all there is to
-        # it. The best log_var is the same for every x.
-        mu, log_var = self.mean_field(torch.cat([torch.zeros(1, n_pixels), torch.eye(n_pixels)]))
-        model.encoder.weight[:latent_size].copy_((mu[1:] - mu[0]).T)
-        model.encoder.weight[latent_size:].zero_()
-        model.encoder.bias.copy_(torch.cat([mu[0], log_var[0]]))
+        model = LinearVAE(self.W.shape[1], len(self.W))
+        # The best mu is M⁻¹Wᵀ(x - mean), and the best log_var the same for every x.
+        gain = torch.linalg.solve(self._M(), self.W.T)
+        model.encoder.weight.copy_(torch.cat([gain, torch.zeros_like(gain)]))
+        model.encoder.bias.copy_(torch.cat(self.mean_field(torch.zeros(1, len(self.W))), dim=1)[0])
         model.decoder.weight.copy_(self.W)
         model.decoder.bias.copy_(self.mean)
         model.noise_log_var.fill_(math.log(self.variance))
@@ -150,31 +138,17 @@ class LinearGaussian:
     def _P(self) -> Tensor:
         return torch.eye(self.W.shape[1]).double() + self.W.T @ self.W / self.variance
 
-    def _checked(self, x: Tensor, *q: Tensor) -> tuple[Tensor, ...]:
-        """Return x, and mu and log_var if they are given, in float64; ValueError if they misfit."""
-        x, (n_pixels, latent_size) = _exact_images(x), self.W.shape
-        if x.ndim != 2 or x.shape[1] != n_pixels:
-            raise ValueError(f"x must be (N, {n_pixels}), got shape {tuple(x.shape)}")
-        fitting = (len(x), latent_size)
-        for name, value in zip(("mu", "log_var"), q):
-            if value.shape != fitting:
-                raise ValueError(f"{name} must be {fitting}, got shape {tuple(value.shape)}")
-        return x, *map(_exact, q)
+    def _fitting(self, x: Tensor, mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the posterior's mean, and mu and log_var, all of one shape and in float64."""
+        best_mu, _ = self.posterior(x)
+        check_same_shape(mu=mu, log_var=log_var, mu_of_the_posterior=best_mu)
+        return best_mu, _exact(mu), _exact(log_var)
 
 
-def _exact(value: Tensor | float) -> Tensor:
-    if not isinstance(value, Tensor):
-        return torch.tensor(value, dtype=torch.float64)
+def _exact(value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        raise ValueError(f"the closed forms take floats, got {value.dtype}: use data.to_float")
     return value.cpu().double()  # first to the CPU: MPS has no float64
-
-
-def _exact_images(x: Tensor) -> Tensor:
-    if not x.is_floating_point():
-        raise ValueError(f"x must be floats, got {x.dtype}: use data.to_float")
-    return _exact(x)
-
-
-# --- the best decoder -----------------------------------------------------------------------------
 
 
 def principal_axes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,7 +160,7 @@ def principal_axes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"x must be (N, D) with N of 2 or more, got shape {tuple(x.shape)}")
-    x = _exact_images(x)
+    x = _exact(x)
     mean = x.mean(dim=0)
     covariance = (x - mean).T @ (x - mean) / len(x)
     eigenvalues, eigenvectors = torch.linalg.eigh(covariance)  # smallest first
@@ -207,15 +181,9 @@ def ppca(x: Tensor, latent_size: int) -> LinearGaussian:
     check_whole("latent_size", latent_size, most=len(eigenvalues) - 1)
     variance = eigenvalues[latent_size:].mean()
     if variance <= 1e-12 * eigenvalues[0]:
-        raise ValueError(
-            f"x varies in no more than {latent_size} directions, so that the noise would have no "
-            "variance: take a smaller latent_size"
-        )
+        raise ValueError(f"latent_size {latent_size} leaves no noise in x: take a smaller one")
     lengths = (eigenvalues[:latent_size] - variance).clamp_min(0).sqrt()
     return LinearGaussian(eigenvectors[:, :latent_size] * lengths, mean, variance)
-
-
-# --- the same model as a network to train ---------------------------------------------------------
 
 
 class LinearVAE(VAE):
@@ -231,9 +199,10 @@ class LinearVAE(VAE):
     variance is beta · variance (so its `mean_field` is the best encoder), but for a constant. A
     noise that is learned too ends at the sum of the unused eigenvalues over D - beta · k, with k
     dimensions used.
-
     Source: Tipping & Bishop 1999, appendix A; for beta = 1 and VAEs Lucas et al. 2019, section 4.
     """
+
+    decode_mean = VAE.decode  # E[x|z] = W z + mean, `(B, latent_size)` -> `(B, input_size)`
 
     def __init__(self, latent_size: int = 5, input_size: int = 784) -> None:
         super().__init__(latent_size, input_size=input_size, network="linear")
@@ -242,16 +211,9 @@ class LinearVAE(VAE):
         # variance all come in at once, mixed, and it takes long to sort them out.
         self.noise_log_var = nn.Parameter(torch.zeros(()))
 
-    def decode_mean(self, z: Tensor) -> Tensor:
-        """Return E[x|z] = W z + mean, `(B, latent_size)` -> `(B, input_size)`: so does `decode`."""
-        return self.decode(z)
-
 
 def exact_terms(model: LinearVAE, x: Tensor, generator: torch.Generator | None = None):
-    """Return E_q[-log p(x|z)] and KL(q(z|x) ‖ N(0, I)), each `(B,)`: no sample, see `elbo`.
-
-    Units: nats per image. Source: Lucas et al. 2019, section 4.
-    """
+    """Return E_q[-log p(x|z)] and KL(q(z|x) ‖ N(0, I)), `(B,)` each, in nats, as `elbo` does."""
     mu, log_var = model.encode(x)
     at_mu = gaussian_nll(model.decode(mu), x.flatten(start_dim=1), model.noise_log_var)
     lengths = model.decoder.weight.square().sum(dim=0)  # |w_j|², (L,)

@@ -1,7 +1,7 @@
 """Likelihoods for pixels that are not black and white, and the blur that a likelihood brings.
 
-Each `..._nll` returns -log p(x|z), one value an image, in nats. Shapes that differ, or a scale that
-does not broadcast against the images, raise ValueError.
+Each `..._nll` takes a decoder's output and x, `(B, ...)`, and returns -log p(x|z), `(B,)`, in nats
+per image. Shapes that differ, or a scale that does not broadcast to them, raise ValueError.
 """
 
 import math
@@ -21,14 +21,12 @@ def gaussian_nll(x_mean: Tensor, x: Tensor, log_var: Tensor | float = 0.0) -> Te
     `log_var` is the log of the noise variance: a number, a tensor that broadcasts against x, or an
     `nn.Parameter` to be learned. It is a density, so the result can be negative.
 
-    Shapes: x_mean and x `(B, ...)` -> `(B,)`. Units: nats per image.
     Source: Kingma & Welling 2014, appendix C.2.
     """
     check_same_shape(x_mean=x_mean, x=x)
     log_var = _fitted("log_var", log_var, x)
-    return per_image(
-        0.5 * (math.log(2 * math.pi) + log_var + (x - x_mean).square() * torch.exp(-log_var))
-    )
+    of_variance = math.log(2 * math.pi) + log_var
+    return per_image(0.5 * (of_variance + (x - x_mean).square() * torch.exp(-log_var)))
 
 
 def optimal_log_var(x_mean: Tensor, x: Tensor) -> Tensor:
@@ -53,29 +51,24 @@ def continuous_bernoulli_nll(x_logits: Tensor, x: Tensor) -> Tensor:
     λ = sigmoid(x_logits), and C(λ) = l / tanh(l/2) with the logit l makes it integrate to 1, which
     the cross-entropy of `bernoulli_nll` on grey pixels does not. The result can be negative.
 
-    Shapes: x_logits and x `(B, ...)` -> `(B,)`. Units: nats per image, of a density.
     Source: Loaiza-Ganem & Cunningham 2019, eq. 6 to 8.
     """
     check_same_shape(x_logits=x_logits, x=x)
-    size = x_logits.abs()  # the constant is even in l
-    near = size < 1e-2  # where l / tanh(l/2) is 0/0, its series 2 + l²/6 is exact to 1e-11
-    safe = torch.where(near, torch.ones_like(size), size)
-    log_c = torch.where(
-        near, torch.log(2 + x_logits.square() / 6), torch.log(safe / torch.tanh(safe / 2))
-    )
-    return bernoulli_nll(x_logits, x) - per_image(log_c)
+    near = x_logits.abs() < 1e-2  # l / tanh(l/2) is 0/0; its series 2 + l²/6 is exact to 1e-11
+    safe = torch.where(near, torch.ones_like(x_logits), x_logits)
+    c = torch.where(near, 2 + x_logits.square() / 6, safe / torch.tanh(safe / 2))
+    return bernoulli_nll(x_logits, x) - per_image(c.log())
 
 
 def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | float) -> Tensor:
     """Return -log P(x|z) for 256 grey levels: the logistic distribution's mass in x_i ± 1/510.
 
     P(x_i) = sigmoid((x_i + 1/510 - m_i) / s) - sigmoid((x_i - 1/510 - m_i) / s); black and white
-    also take the tail beyond them, so that the 256 probabilities add up to 1.
+    also take the tail beyond them, so that the 256 probabilities add up to 1. Divided by the pixels
+    and log 2 these nats are the bits per dimension that a lossless coder would need.
 
     `log_scale` = log s: a number, or a tensor or `nn.Parameter` that broadcasts against x.
 
-    Shapes: x_mean and x `(B, ...)` -> `(B,)`. Units: nats per image, of a probability; divided by
-    the pixels and log 2 they are the bits per dimension that a lossless coder would need.
     Source: Kingma et al. 2016, section C.4; Salimans et al. 2017, eq. 2.
     """
     check_same_shape(x_mean=x_mean, x=x)
@@ -86,12 +79,9 @@ def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | floa
     # numbers that are both almost 0 or almost 1.
     width = torch.log(-torch.expm1(lower - upper))
     black, white = x < 0.5 / 255, x > 254.5 / 255
-    log_p = (
-        torch.where(white, torch.zeros_like(x), F.logsigmoid(upper))
-        + torch.where(black, torch.zeros_like(x), F.logsigmoid(-lower))
-        + torch.where(black | white, torch.zeros_like(x), width)
-    )
-    return -per_image(log_p)
+    below = F.logsigmoid(upper).masked_fill(white, 0)
+    above = F.logsigmoid(-lower).masked_fill(black, 0)
+    return -per_image(below + above + width.masked_fill(black | white, 0))
 
 
 def sharpness(images: Tensor) -> float:
@@ -112,13 +102,10 @@ def sharpness(images: Tensor) -> float:
 def _fitted(name: str, value: Tensor | float, x: Tensor) -> Tensor:
     """Return a number or a tensor as one that broadcasts against the images x, or a ValueError."""
     if not isinstance(value, Tensor):  # filled on the device: a CUDA graph copies nothing to it
-        value = torch.full((), value, dtype=x.dtype, device=x.device)
+        value = x.new_full((), value)
     try:
-        fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name} {tuple(value.shape)} must broadcast to the images' shape {tuple(x.shape)}"
-        )
+        value.expand_as(x)
+    except RuntimeError as error:
+        shapes = f"{tuple(value.shape)} must broadcast to x {tuple(x.shape)}"
+        raise ValueError(f"{name} {shapes}") from error
     return value.to(x)

@@ -25,16 +25,12 @@ def offline_digits(device: torch.device | str = "cpu") -> Images:
     labels = torch.from_numpy(digits.target).long()
     generator = torch.Generator().manual_seed(0)
     n_originals = 1500
-    index_train = torch.arange(N_TRAIN) % n_originals
-    index_test = n_originals + torch.arange(N_TEST) % (len(labels) - n_originals)
-    return Images(
-        "digits",
-        _augmented(large, index_train, generator).to(device),
-        labels[index_train].to(device),
-        _augmented(large, index_test, generator).to(device),
-        labels[index_test].to(device),
-        tuple(str(digit) for digit in range(10)),
-    )
+    train = torch.arange(N_TRAIN) % n_originals
+    test = n_originals + torch.arange(N_TEST) % (len(labels) - n_originals)
+    parts = []
+    for index in (train, test):
+        parts += [_augmented(large, index, generator).to(device), labels[index].to(device)]
+    return Images("digits", *parts, tuple("0123456789"))
 
 
 def _augmented(originals: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
@@ -45,15 +41,10 @@ def _augmented(originals: Tensor, index: Tensor, generator: torch.Generator) -> 
 
     angle = uniform(-12, 12).deg2rad()
     shear, scale = uniform(-0.15, 0.15), uniform(0.9, 1.1)
-    shift = torch.stack([uniform(-1.5, 1.5), uniform(-1.5, 1.5)], dim=1) * 2 / SIDE
+    right, down = (uniform(-1.5, 1.5) * 2 / SIDE for _ in range(2))
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    theta = torch.stack(
-        [
-            torch.stack([cos, shear * cos - sin, shift[:, 0]], dim=1),
-            torch.stack([sin, shear * sin + cos, shift[:, 1]], dim=1),
-        ],
-        dim=1,
-    )  # (N, 2, 3)
+    theta = torch.stack([cos, shear * cos - sin, right, sin, shear * sin + cos, down], dim=1)
+    theta = theta.view(-1, 2, 3)
     out = torch.empty((len(index), SIDE, SIDE), dtype=torch.uint8)
     for start in range(0, len(index), 5000):  # a part at a time: 70,000 float grids are 440 MB
         part = slice(start, start + 5000)

@@ -1,18 +1,19 @@
 """What makes a notebook a lesson: checked parameters, shown source, bands, tables, its results."""
 
-import ast
 import difflib
 import html
 import inspect
 import json
 import math
 import os
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from IPython import get_ipython
+from IPython.display import Code
 from torch import Tensor, nn
 
 from vae_lesson.arguments import check_one_of, check_over_0, check_whole
@@ -30,20 +31,15 @@ BANDS = {"mnist": (104.5, 106.5), "digits": (98.5, 101.0)}
 
 
 def check_parameters(
-    dataset: str,
-    device: str,
-    seed: int,
-    latent_size: int,
-    lr: float | None = None,
-    **counts: int,
+    dataset: str, device: str, seed: int, latent_size: int, **others: float
 ) -> torch.device:
     """Check a lesson's parameters before any work and return its device.
 
     A name that the lesson does not have is refused too, where papermill was given one; and a line
     says if the results cannot be saved.
 
-    latent_size: at least 2, because the lessons draw maps. lr: over 0, if the lesson has one.
-    counts: all others, whole numbers of at least 1.
+    latent_size: at least 2, because the lessons draw maps. others: `lr`, if the lesson has one,
+    a number over 0; all the rest are whole numbers of at least 1.
 
     Raises: one ValueError that names every wrong parameter and what would be right.
     """
@@ -52,11 +48,9 @@ def check_parameters(
         (pick_device, device),
         (check_whole, "seed", seed, 0, 2**32 - 1),
         (check_whole, "latent_size", latent_size, 2),
-        *((check_whole, name, count) for name, count in counts.items()),
     ]
-    if lr is not None:
-        checks.append((check_over_0, "lr", lr))
-    wrong = _misspelt({"dataset", "device", "seed", "latent_size", "lr", *counts})
+    checks += [(check_over_0 if k == "lr" else check_whole, k, v) for k, v in others.items()]
+    wrong = _misspelt({"dataset", "device", "seed", "latent_size", *others})
     for check, *arguments in checks:
         try:
             check(*arguments)
@@ -66,10 +60,7 @@ def check_parameters(
         raise ValueError("wrong parameters: " + "; ".join(wrong))
     folder = results_path("")
     if not os.access(next(f for f in (folder, *folder.parents) if f.exists()), os.W_OK):
-        print(
-            f"{folder} cannot be written: this lesson goes on without saving. "
-            "Set VAE_LESSON_RESULTS to a folder that can be."
-        )
+        print(f"{folder} cannot be written, so nothing is saved: set VAE_LESSON_RESULTS.")
     return pick_device(device)
 
 
@@ -78,43 +69,37 @@ def _misspelt(known: set[str]) -> list[str]:
 
     papermill puts them into a cell of their own, which begins with the comment "# Parameters".
     """
-    history = getattr(get_ipython(), "history_manager", None)
-    cells = history.input_hist_raw if history else []
+    cells = getattr(get_ipython(), "user_ns", {}).get("In", [])
     injected = "\n".join(cell for cell in cells if cell.startswith("# Parameters\n"))
-    said = []
-    for node in ast.parse(injected).body:
-        for target in getattr(node, "targets", []):
-            if target.id not in known:
-                near = difflib.get_close_matches(target.id, known, 1, 0) or sorted(known)
-                said.append(f"there is no parameter {target.id!r}: did you mean {near[0]!r}?")
-    return said
+    wrong = [name for name in re.findall(r"^(\w+) =", injected, re.M) if name not in known]
+    near = [difflib.get_close_matches(name, known, n=1, cutoff=0)[0] for name in wrong]
+    return [f"there is no parameter {a!r}: did you mean {b!r}?" for a, b in zip(wrong, near)]
 
 
 def trained(
-    filename: str, model: nn.Module, images: Images, epochs: int, **options
+    filename: str, model: nn.Module, images: Images, **options
 ) -> tuple[nn.Module, History | None]:
     """Return (model, history): the one that an earlier lesson saved, or this one, trained now.
 
     The file in results/ is used if it is the model that this training would give, or one of more
-    epochs; then there is no history. Otherwise `fit(model, images.train, epochs=epochs, **options)`
-    runs and the result is saved for the next lesson. One line says which, and why.
+    epochs; then there is no history. Otherwise `fit(model, images.train, **options)` runs and the
+    result is saved for the next lesson. One line says which, and why.
     """
-    path, defaults = results_path(filename), inspect.signature(fit).parameters
-    names = inspect.signature(settings_of).parameters
-    options = {"epochs": epochs, **options}
+    path, names = results_path(filename), inspect.signature(settings_of).parameters
+    call = inspect.signature(fit).bind(model, images.train, **options)
+    call.apply_defaults()
     wanted = {"kind": type(model).__name__, **model.config, "dataset": images.name}
-    wanted |= settings_of(**{name: options.get(name, defaults[name].default) for name in names})
+    wanted |= settings_of(**{name: call.arguments[name] for name in names})
     try:
         saved, info = load_model(path, options.get("device"))
         info = {"kind": type(saved).__name__, **saved.config, **info}
-        other = {name: info.get(name) for name in wanted if info.get(name) != wanted[name]}
-        if (other.get("epochs") or 0) > epochs:
-            del other["epochs"]
+        wanted["epochs"] = max(wanted["epochs"], info.get("epochs") or 0)
+        other = [name for name in wanted if info.get(name) != wanted[name]]
         if not other:
             made = f"{info['epochs']} epochs, seed {info['seed']}"
             print(f"Using {path.name}: {images.name}, {made}.")
             return saved, None
-        differs = ", ".join(f"{name} {value}, not {wanted[name]}" for name, value in other.items())
+        differs = ", ".join(f"{name} {info.get(name)}, not {wanted[name]}" for name in other)
         reason = f"{path.name} was made with {differs}"
     except FileNotFoundError:
         reason = f"there is no {path.name} yet"
@@ -133,13 +118,12 @@ def save(model: nn.Module, filename: str, images: Images, history: History) -> N
         keep(filename, lambda part: save_model(model, part, **info))
 
 
-def save_pictures(images: Tensor, filename: str, n_columns: int = 8) -> None:
-    """Save images `(N, side·side)` in [0, 1] in results/, as one picture."""
+def save_pictures(images: Tensor, filename: str) -> None:
+    """Save images `(N, side·side)` in [0, 1] in results/, as one picture of eight columns."""
     from torchvision.utils import save_image
 
     side = math.isqrt(images.shape[1])
-    squares = images.view(-1, 1, side, side)
-    keep(filename, lambda part: save_image(squares, part, nrow=n_columns))
+    keep(filename, lambda part: save_image(images.view(-1, 1, side, side), part))
 
 
 def keep(filename: str, write: Callable[[Path], None]) -> None:
@@ -178,10 +162,8 @@ def check_band(dataset: str, neg_elbo: float, default_parameters: bool = True) -
     return Text(f"−ELBO {neg_elbo:.2f} nats{place}")
 
 
-def show_source(*functions: Callable):
+def show_source(*functions: Callable) -> Code:
     """Show the package's own source of these functions, so that the code read is the code run."""
-    from IPython.display import Code
-
     sources = (textwrap.dedent(inspect.getsource(f)).rstrip() for f in functions)
     return Code("\n\n\n".join(sources), language="python")
 
@@ -190,12 +172,9 @@ class Table:
     """Rows under a header, shown as HTML in a notebook and as aligned text elsewhere."""
 
     def __init__(self, header: list[str], rows: list[list]) -> None:
-        for row in rows:
-            if len(row) != len(header):
-                raise ValueError(f"a row has {len(row)} cells, the header {len(header)}: {row}")
         self.header = header
         self.rows = [[_cell(value) for value in row] for row in rows]
-        columns = zip(header, *rows)  # text to the left, numbers to the right
+        columns = zip(header, *rows, strict=True)  # text to the left, numbers to the right
         text = (all(isinstance(value, str) for value in column) for column in columns)
         self._sides = ["left" if of_text else "right" for of_text in text]
 
@@ -207,13 +186,11 @@ class Table:
         return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
 
     def _repr_html_(self) -> str:
-        def line(tag: str, cells: list[str]) -> str:
-            styles = [f'{tag} style="text-align:{side}"' for side in self._sides]
-            pairs = zip(styles, map(html.escape, cells))
-            return "<tr>" + "".join(f"<{style}>{cell}</{tag}>" for style, cell in pairs) + "</tr>"
-
-        body = "".join(line("td", row) for row in self.rows)
-        return f"<table><thead>{line('th', self.header)}</thead><tbody>{body}</tbody></table>"
+        lines = []
+        for tag, row in [("th", self.header), *(("td", row) for row in self.rows)]:
+            cells = zip(self._sides, map(html.escape, row))
+            lines.append("".join(f'<{tag} style="text-align:{s}">{c}</{tag}>' for s, c in cells))
+        return "<table><tr>" + "</tr><tr>".join(lines) + "</tr></table>"
 
 
 def _cell(value) -> str:
@@ -227,14 +204,11 @@ def summary(lesson: str, numbers: dict[str, tuple[float, str]]) -> Table:
 
     The file, `<lesson>.json`, is what a headless run leaves for a teacher to read by program.
     """
-    rows = [
-        [name, value.item() if isinstance(value, torch.Tensor) else value, unit]
-        for name, (value, unit) in numbers.items()
-    ]
-    plain = {
-        name: {"value": value if math.isfinite(value) else None, "unit": unit}
-        for name, value, unit in rows
-    }
+    rows, plain = [], {}
+    for name, (value, unit) in numbers.items():
+        value = value.item() if isinstance(value, Tensor) else value
+        rows.append([name, value, unit])
+        plain[name] = {"value": value if math.isfinite(value) else None, "unit": unit}
     text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
     keep(f"{lesson}.json", lambda part: part.write_text(text, encoding="utf-8"))
     return Table(["what", "number", "unit"], rows)

@@ -138,17 +138,24 @@ def training_curves(history: History) -> Figure:
     return fig
 
 
-def estimators(estimates: dict[str, Tensor], truth: float) -> Figure:
-    """Draw histograms of several estimators of one number, on one axis, with the truth marked."""
-    fig, axes = _panels((WIDTH * 0.75, 1.5 * len(estimates)), n_rows=len(estimates))
-    span = max((values - truth).abs().max().item() for values in estimates.values())
-    for ax, (name, values) in zip(axes, estimates.items()):
-        ax.hist(values, bins=121, range=(truth - span, truth + span), color=BLUE)
-        ax.axvline(truth, color=ORANGE, linestyle="--", label=f"true gradient {truth:g}")
-        ax.set_title(f"{name}: standard deviation {values.std().item():.3g}", fontsize=10)
-        ax.set(xlabel="estimate of the gradient from one sample", yticks=[])
+def histograms(
+    groups: dict[str, Tensor], xlabel: str, log: bool = False, truth: float | None = None
+) -> Figure:
+    """Draw how a number is distributed in several groups, a row each over one axis.
+
+    log: a logarithmic axis, from 1 on. truth: a dashed line in every row.
+    """
+    fig, axes = _panels((WIDTH * 0.8, 0.7 * len(groups) + 0.6), n_rows=len(groups))
+    pooled = torch.cat(list(groups.values())).cpu()
+    low, high = pooled.min(), pooled.max()
+    bins = np.geomspace(max(low, 1), high, 121) if log else np.linspace(low, high, 121)
+    for ax, (name, values) in zip(axes, groups.items()):
+        ax.hist(values.cpu(), bins=bins, color=BLUE)
+        if truth is not None:
+            ax.axvline(truth, color=ORANGE, linestyle="--")
+        ax.set(xlabel=xlabel, xscale="log" if log else "linear", yticks=[])
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.label_outer()
-    axes[0].legend()
     return fig
 
 
@@ -179,8 +186,7 @@ def rate_distortion(
     right, bottom, top = max(rates) * 1.16, min(distortions) - margin, max(distortions) + margin
     for total in np.arange(bottom // 20 * 20, right + top, 20):  # rate + distortion = total
         ax.axline((0, total), slope=-1, color=PALE, linewidth=0.8, zorder=0)
-        place = {"xytext": (4, 3), "textcoords": "offset points"}
-        ax.annotate(f"−ELBO {total:g}", (0, total), **place, fontsize=7, color="#666666")
+        ax.annotate(f"−ELBO {total:g}", (0, total), (4, 3), textcoords="offset points", fontsize=7)
     ax.plot(rates, distortions, color=BLUE, marker="o")
     for beta, point in points.items():
         ax.annotate(f"β = {beta:g}", point, (7, 6), textcoords="offset points", fontsize=9)
@@ -192,54 +198,20 @@ def rate_distortion(
     return fig
 
 
-def roc(curves: dict[str, tuple[np.ndarray, np.ndarray, float]]) -> Figure:
-    """Draw {name: (false positive rate, true positive rate, area)}."""
-    fig, (ax,) = _panels((5.2, 4.2))
-    for i, (name, (false_positive, true_positive, area)) in enumerate(curves.items()):
-        style = {"linestyle": LINES[i % len(LINES)], "color": CLASS_COLOURS[i % 10]}
-        ax.plot(false_positive, true_positive, label=f"{name}: area {area:.3f}", **style)
-    ax.plot([0, 1], [0, 1], color=PALE, linewidth=1, zorder=0)
-    ax.set(xlabel="false alarms: normal images flagged", ylabel="anomalies flagged", aspect="equal")
-    ax.legend(loc="lower right", fontsize=8)
-    return fig
-
-
-def score_histograms(scores: dict[str, Tensor], xlabel: str) -> Figure:
-    """Draw the distribution of a score for several groups of images on one logarithmic axis."""
-    fig, (ax,) = _panels((WIDTH * 0.8, 3.4))
-    pooled = torch.cat(list(scores.values())).clamp_min(1).log10()
-    bins = np.logspace(pooled.min().item(), pooled.max().item(), 70)
-    for i, (name, values) in enumerate(scores.items(), start=-1):
-        style = {"histtype": "stepfilled", "color": PALE}
-        if i >= 0:  # the groups after the first: as in `roc`
-            style = {"histtype": "step", "color": CLASS_COLOURS[i % 10], "linewidth": 1.5}
-            style["linestyle"] = LINES[i % len(LINES)]
-        ax.hist(values.cpu(), bins=bins, density=True, label=name, **style)
-    ax.set_xscale("log")
-    ax.set(xlabel=xlabel, ylabel="density", yticks=[])
-    ax.legend(fontsize=9)
-    return fig
-
-
 # --- latent spaces --------------------------------------------------------------------------------
 
 
 def code_maps(
-    maps: dict[str, Tensor],
-    labels: Tensor,
-    class_names: Sequence[str],
-    circles: bool = False,
-    axes_names: tuple[str, str] = ("z₁", "z₂"),
+    maps: dict[str, Tensor], labels: Tensor, class_names: Sequence[str], circles: bool = False
 ) -> Figure:
     """Draw 2-D codes coloured by class, a panel an entry; `circles` adds the prior's 1σ and 2σ."""
     size = min(WIDTH / len(maps), 6.0)
-    fig, axes = _panels((size * len(maps) + 1.0, size + 0.1), n_columns=len(maps))
+    fig, axes = _panels((size * len(maps), size + 0.1), n_columns=len(maps))
     for ax, (title, points) in zip(axes, maps.items()):
         _scatter_classes(ax, points, labels, class_names)
         if circles:
             _prior_circles(ax)
-        ax.set(title=title, xlabel=axes_names[0], ylabel=axes_names[1])
-    _class_legend(axes[-1], class_names)
+        ax.set(title=title, xlabel="first coordinate", ylabel="second coordinate")
     return fig
 
 
@@ -269,15 +241,14 @@ def posterior_ellipses(
     mu: Tensor, log_var: Tensor, labels: Tensor, class_names: Sequence[str]
 ) -> Figure:
     """Draw each q(z|x) of 2-D codes as its 2σ ellipse, over the prior's 1σ and 2σ circles."""
-    fig, (ax,) = _panels((7.2, 6.2))
+    fig, (ax,) = _panels((6.2, 6.2))
     mu, sigma, labels = mu.cpu(), torch.exp(0.5 * log_var).cpu(), labels.cpu()
     for m, s, label in zip(mu.tolist(), sigma.tolist(), labels.tolist()):
         ax.add_patch(Ellipse(m, 4 * s[0], 4 * s[1], alpha=0.5, color=CLASS_COLOURS[label % 10]))
     _prior_circles(ax)
     ax.scatter(*mu.T, s=2, color="black")
-    limit = max(2.3, mu.abs().max().item() + 0.4)
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="z₁", ylabel="z₂")
-    _class_legend(ax, class_names)
+    _name_classes(ax, mu, labels, class_names)
+    ax.set(aspect="equal", xlabel="z₁", ylabel="z₂")
     return fig
 
 
@@ -309,17 +280,6 @@ def kl_bars(kl: Tensor, active: Tensor) -> Figure:
     return fig
 
 
-def attribute_response(t: Tensor, response: Tensor, ylabel: str) -> Figure:
-    """Draw the change of an attribute `(N, len(t))` along its direction: median and quartiles."""
-    fig, (ax,) = _panels((WIDTH * 0.6, 3.0))
-    low, middle, high = (torch.quantile(response, q, dim=0).cpu() for q in (0.25, 0.5, 0.75))
-    ax.plot(t.cpu(), middle, color=BLUE)
-    ax.fill_between(t.cpu(), low, high, alpha=0.2, color=BLUE)
-    ax.set(xlabel="asked for: steps along the direction, in units of the attribute", ylabel=ylabel)
-    ax.grid(alpha=0.3)
-    return fig
-
-
 # --- small parts ----------------------------------------------------------------------------------
 
 
@@ -337,17 +297,16 @@ def _show(ax: Axes, images: Tensor, n_columns: int, **options) -> None:
 def _scatter_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
     points, labels = points.cpu(), labels.cpu()
     ax.scatter(*points.T, s=3, alpha=0.5, c=labels % 10, cmap="tab10", vmin=0, vmax=9, lw=0)
-    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "lw": 0}
-    style = {"ha": "center", "va": "center", "fontsize": 9, "fontweight": "bold", "bbox": box}
-    for label in labels.unique().tolist():  # its name at its centre: readable without colour
+    _name_classes(ax, points, labels, class_names)
+
+
+def _name_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
+    """Write each class's name at its centre, framed in its colour: readable in grey too."""
+    style = {"ha": "center", "va": "center", "fontsize": 9, "fontweight": "bold"}
+    for label in labels.unique().tolist():
         centre = points[labels == label].median(dim=0).values.tolist()
-        ax.annotate(class_names[label], centre, **style)
-
-
-def _class_legend(ax: Axes, class_names: Sequence[str]) -> None:
-    for i, name in enumerate(class_names):
-        ax.scatter([], [], color=CLASS_COLOURS[i % 10], label=name)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+        box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": CLASS_COLOURS[label % 10]}
+        ax.annotate(class_names[label], centre, **style, bbox=box | {"alpha": 0.75})
 
 
 def _prior_circles(ax: Axes) -> None:

@@ -23,34 +23,25 @@ def log_weights(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> V
     c = -0.5 * 5 * torch.tensor(2 * torch.pi).log()  # of each density: torch.distributions has it
     right = importance.log_weights(recon, z, mu, log_var)
     added, no_p, no_q = log_w(1, 1), log_w(0, -1), log_w(1, 0)
-    no_log, plus_log = log_w(1, -1, log_sigma2=0), log_w(1, -1, log_sigma2=-log_var)
-    by_sigma, by_log = log_w(1, -1, square / sigma2.sqrt()), log_w(1, -1, square / log_var)
+    no_log = [log_w(1, -1, log_sigma2=log_sigma2) for log_sigma2 in (0, -log_var)]
+    other_variances = [log_w(1, -1, square / variance) for variance in (sigma2.sqrt(), log_var)]
+    other_variances += [log_w(1, -1, square / sigma2**2, 2 * log_var)]
+    pooled = [right.mean(dim=0), right.mean(), right.sum()]
     mistakes = {
         "log p(x|z) with the wrong sign: recon is −log p(x|z)": right + 2 * recon,
         "log q added: w divides by q, so log q is subtracted": [added, added + 2 * c],
         "log p(x|z) − log q(z|x): the prior's log p(z) is missing": [no_p, no_p - c],
-        "log p(x|z) + log p(z): without − log q(z|x), z counts as drawn from the prior": [
-            no_q,
-            no_q + c,
-        ],
+        "log p(x|z) + log p(z): without − log q(z|x), z counts as the prior's": [no_q, no_q + c],
         "the KL in closed form, which makes it the ELBO: take log p(z) and log q(z|x) at each "
         "z": -losses.kl_standard_normal(mu, log_var) - recon,
         "½ log 2π in only one of the two densities: it cancels": [right + c, right - c],
         "missing the factor ½ in the densities": [log_w(2, -2), log_w(2, -1), log_w(1, -2)],
-        "log q without −½ log σ²: where σ is small, the density is higher": no_log,
-        "log q with +½ log σ²: its sign is −, where σ is small the density is higher": plus_log,
-        "log_var used as σ²: σ² is exp(log_var)": by_log,
-        "exp(log_var) used as σ: it is σ²": log_w(1, -1, square / sigma2**2, 2 * log_var),
-        "(z − mu)² divided by σ: divide by σ², which is exp(log_var)": by_sigma,
+        "log q without −½ log σ², or with +: where σ is small, the density is higher": no_log,
+        "another number where σ² belongs in log q: σ² is exp(log_var)": other_variances,
         "the mean over latent dimensions: their log densities add up": (right + recon) / 5 - recon,
         "w itself: return its logarithm": right.exp(),
         "the negative of log w: turn every sign": -right,
-        "the mean over samples, which is the ELBO: keep one value a sample and image, "
-        "(K, B)": right.mean(dim=0),
-        "one number for the whole batch: keep one value for each sample and image, (K, B)": [
-            right.mean(),
-            right.sum(),
-        ],
+        "one number for several samples: keep one a sample and image, (K, B)": pooled,
     }
     return compare(answer, (recon, z, mu, log_var), right, mistakes)
 
@@ -60,25 +51,19 @@ def importance_weighted_bound(answer: Callable[[Tensor], Tensor]) -> Verdict:
     (log_w,) = draw((5, 4))
     # Three images that tell the mistakes apart, and one for which exp(log_w) is 0, in float64 too.
     log_w = 2 * log_w - torch.tensor([0.0, 0.0, 0.0, 1000.0])
-    w, largest = log_w.exp(), log_w.amax(dim=0)
+    w = log_w.exp()
     log_k, log_b = torch.tensor([5.0, 4.0]).log()
     log_sum, image_sum = log_w.logsumexp(dim=0), log_w.logsumexp(dim=1)
+    log_sums = [log_sum, log_sum + log_k, log_sum / 5, log_sum - log_b]
     over_images = [image_sum, image_sum - log_b, log_w.mean(dim=1)]
     of_all = log_w.logsumexp(dim=(0, 1)) - log_k - log_b
-    weighted = (log_w.softmax(dim=0) * log_w).sum(dim=0)
     right = importance.importance_weighted_bound(log_w)
     mistakes = {
         "exp(log w) as it stands: e^−1000 is 0, and log 0 is −inf; use torch.logsumexp, which "
         "takes out each image's largest log w first": [w.mean(dim=0).log(), w.sum(dim=0).log()],
         "the mean of log w, which is the ELBO: the mean belongs inside the log": log_w.mean(dim=0),
-        "the log of the sum: subtract log K for the mean": log_sum,
-        "log K added: the mean is the sum over K, so log K is subtracted": log_sum + log_k,
-        "the log of the sum, divided by K: inside the log 1/K becomes − log K": log_sum / 5,
-        "the log of the number of images subtracted: K is the number of samples, "
-        "len(log_w)": log_sum - log_b,
+        "the log of the sum: for the mean subtract log K, K = len(log_w)": log_sums,
         "the mean of w: return its logarithm": w.mean(dim=0),
-        "the largest weight alone: the others count too": [largest, largest - log_k],
-        "log w weighted by its softmax: that is for the bound's gradient, not its value": weighted,
         "the mean over images instead of over samples: the samples are dim=0": over_images,
         "the negative of the bound: it is a bound on log p(x), higher is better": -right,
         ONE_NUMBER: [right.mean(), right.sum(), of_all, log_w.mean()],
@@ -94,20 +79,17 @@ def bits_per_dimension(answer: Callable[[Tensor, int], Tensor]) -> Verdict:
     a_pixel = nats / n_pixels
     in_bits = a_pixel / log_2
     right = in_bits + 8
+    density = [in_bits, in_bits - 8, in_bits + 8 / n_pixels]
     mixed = [in_bits + log_256, (a_pixel + 8) / log_2]
     inverse = [a_pixel * log_2 + 8, a_pixel * log_2, (a_pixel + log_256) * log_2]
     of_image = [right * n_pixels, nats / log_2 + 8, nats / log_2]
     mistakes = {
-        "bits of the density: a level is 1/256 wide, which costs 8 bits more": in_bits,
-        "8 bits subtracted: a level's probability is density / 256, so it costs 8 bits "
-        "more": in_bits - 8,
-        "8 bits for the whole image: every pixel costs 8 more": in_bits + 8 / n_pixels,
+        "bits of the density: a level is 1/256 wide, so every pixel costs 8 bits more": density,
         "255 levels: from 0 to 255 there are 256": (a_pixel + log_255) / log_2,
         "nats: divide by log 2": [a_pixel, a_pixel + log_256, a_pixel + 8],
         "nats and bits added up: a level costs 8 bits, which are log 256 = 5.5 nats": mixed,
         "multiplying by log 2: one bit is 0.69 nats, so there are more bits than nats": inverse,
         "bits of the whole image: divide by the number of pixels": of_image,
-        "784 pixels, whatever n_pixels is": nats / 784 / log_2 + 8,
         "the wrong sign: nats is −log p already, more nats are more bits": [8 - in_bits, -right],
         ONE_NUMBER: right.mean(),
     }
