@@ -3,6 +3,8 @@
 Needs Debian's `chromium` (apt-get install chromium); without it these tests skip.
 """
 
+import ast
+import contextlib
 import re
 import shutil
 
@@ -20,6 +22,29 @@ pytestmark = pytest.mark.lessons
 RUN = ["01_autoencoder", "02_vae", "03_latent_space"]
 SMALL = "\ndataset, epochs, hidden_size = 'digits', 4, 64"
 
+# What no lesson has: names that are HTML, explorers that the kernel is asked about by name, and
+# models that wait while there is a file `model`.
+HOSTILE = "<img src=x onerror=alert(1)>"
+OWN = [
+    f"""import pathlib, time, torch
+from vae_lesson import data, explore, models
+torch.manual_seed(0)
+one, two, flat = models.VAE(5, 16), models.VAE(5, 16), models.VAE(2, 16)
+noise, labels = torch.randint(256, (20, 28, 28), dtype=torch.uint8), torch.arange(20) % 10
+images = data.Images("noise", noise, labels, noise, labels, 10 * ({HOSTILE!r},))
+def wait_for(name):
+    for _ in range(3000):
+        if not pathlib.Path(name).exists():
+            return
+        time.sleep(0.01)
+for model in one, flat:
+    model.decode = lambda z, decode=model.decode: wait_for('model') or decode(z)""",
+    f"explore.compare({{{HOSTILE!r}: one, 'b': two}}, images)",
+    f"explore.direction_sliders(one, torch.zeros(5), {{{HOSTILE!r}: (torch.ones(5), 1.0)}})",
+    "drawn = explore.draw_digit(one, images)\ndrawn",
+    "mapped = explore.latent_map(flat, images)\nmapped",
+]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -34,6 +59,9 @@ def folder(tmp_path_factory):
             if "parameters" in cell.metadata.get("tags", []):
                 cell.source += SMALL
         nbformat.write(notebook, folder / f"{name}.ipynb")
+    own = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in OWN])
+    own.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(own, folder / "own.ipynb")
     return folder
 
 
@@ -225,6 +253,103 @@ def test_pad_is_drawn_on_with_the_mouse_and_the_keyboard(name, explorer):
     with Changes(page, seen, decoded, bars):
         output.get_by_role("button", name="Put a test image on it").click()
     sync_api.expect(bars).to_have_attribute("alt", re.compile(r"code: z\[\d+\] "))
+
+
+@pytest.mark.parametrize(
+    "call, place",
+    [
+        ("explore.compare", "b"),  # above its picture
+        ("explore.direction_sliders", "label"),  # of the slider
+        ("explore.draw_digit", ".widget-html-content"),  # the nearest images' classes
+    ],
+)
+def test_a_learners_text_is_shown_as_it_is_written(call, place, explorer):
+    _, output = explorer("own", call)
+    sync_api.expect(output.locator(place, has_text=HOSTILE).first).to_be_visible()
+    assert output.locator("img[src=x]").count() == 0
+
+
+@pytest.fixture(params=["cell", "model"])
+def lagging(request, folder):
+    """Return lagging(page): while it is open a cell or the model takes its time, and after it the
+    kernel has caught up."""
+    kernel = f"{labs.PANEL}.sessionContext.session.kernel"
+
+    @contextlib.contextmanager
+    def lag(page):
+        page.wait_for_timeout(300)  # what was done before is answered
+        (folder / request.param).touch()
+        if request.param == "cell":
+            page.evaluate(f"() => {{ {kernel}.requestExecute({{code: 'wait_for(\"cell\")'}}) }}")
+        try:
+            yield
+        finally:
+            (folder / request.param).unlink()
+        page.wait_for_timeout(700)  # what the page had kept back is sent
+        page.wait_for_function(f"() => {kernel}.status === 'idle'")
+
+    return lag
+
+
+def in_kernel(page, expression: str) -> list:
+    """Return the value of an expression in the page's kernel."""
+    text = page.evaluate(
+        f"""async value => (await {labs.PANEL}.sessionContext.session.kernel.requestExecute(
+            {{code: '', user_expressions: {{value}}}}).done
+        ).content.user_expressions.value.data['text/plain']""",
+        expression,
+    )
+    return ast.literal_eval(text)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_clear_holds_though_the_kernel_lags_behind(goes_on, explorer, lagging):
+    page, output = explorer("own", "explore.draw_digit")
+    pad, clear = output.get_by_role("application"), output.get_by_role("button", name="Clear")
+    box = pad.bounding_box()
+    ink = """canvas => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data
+        .filter((value, i) => i % 4 === 0)]"""
+
+    def stroke(x: float) -> None:
+        page.mouse.move(box["x"] + x, box["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(box["x"] + x, box["y"] + 220, steps=12)
+        page.mouse.up()
+
+    clear.click()
+    with lagging(page):
+        stroke(60)
+        clear.click()
+        if goes_on:
+            stroke(220)
+    pixels = pad.locator("canvas").first.evaluate(ink)
+    assert pixels == in_kernel(page, "drawn.drawing.flatten().tolist()")
+    assert any(pixels) == goes_on
+    assert not any(grey for i, grey in enumerate(pixels) if i % 28 < 14)  # the stroke before
+    sync_api.expect(output.get_by_text("−ELBO" if goes_on else "Draw a digit")).to_be_visible()
+    stroke(140)
+    sync_api.expect(output.get_by_text("−ELBO")).to_be_visible()
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_reset_holds_though_the_kernel_lags_behind(goes_on, explorer, lagging):
+    page, output = explorer("own", "explore.latent_map")
+    box = output.get_by_role("application").bounding_box()
+
+    def drag(x: float) -> None:
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.5 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.75 * box["height"], steps=12)
+        page.mouse.up()
+
+    with lagging(page):
+        drag(0.25)
+        output.get_by_role("button", name="Reset").click()
+        if goes_on:
+            drag(0.75)
+    x, y = in_kernel(page, "mapped.z.tolist()")
+    assert (x > 0.5 and y < -0.5) if goes_on else (x == y == 0)
+    sync_api.expect(output.locator("output")).to_have_text(f"z = ({x:.2f}, {y:.2f})")
 
 
 @pytest.mark.parametrize("name", ["01_autoencoder", "03_latent_space"])

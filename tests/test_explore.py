@@ -11,6 +11,7 @@ import random
 import re
 import sys
 import weakref
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -425,6 +426,45 @@ def test_the_switch_changes_the_background_and_back(vae_2d, images):
     assert opened(manifold).shape == (28 * maps.TILES, 28 * maps.TILES)
 
 
+@pytest.mark.parametrize("text", ["Reset", "Random draw"])
+def test_a_move_from_before_a_reset_is_dropped_and_one_after_it_counts(text, vae_2d, images):
+    other = a_model(models.Autoencoder, latent_size=2)
+    explorer = explore.compare({"a": vae_2d, "b": other}, images)
+    one, two = explorer.planes
+    one.set_state({"point": [1.0, 1.0], "number": one.number + 1})
+    late = {"point": [2.0, -2.0], "number": one.number + 30}  # the page lags behind no further
+    button(explorer, text).click()
+    z = explorer.z
+    assert one.number == two.number  # the other one may be what has been dragged
+    one.set_state(late)
+    np.testing.assert_array_equal(explorer.z, z)
+    assert one.point == two.point == z.tolist()
+    two.set_state({"point": [0.5, 0.5], "number": two.number + 1})
+    assert one.point == [0.5, 0.5]
+
+
+def test_a_reset_that_the_kernel_comes_to_late_leaves_what_came_after_it(vae_2d, images):
+    # Kernels with subshells run a button after the drag that followed it.
+    other = a_model(models.Autoencoder, latent_size=2)
+    explorer = explore.compare({"a": vae_2d, "b": other}, images)
+    one, two = explorer.planes
+    one.set_state({"point": [1.0, 1.0], "number": 1})
+    one.set_state({"point": [2.0, -2.0], "number": parts.ROUND + 3})  # Reset, and dragged on
+    button(explorer, "Reset").click()
+    assert explorer.z.tolist() == one.point == two.point == [2.0, -2.0]
+    button(explorer, "Reset").click()
+    assert explorer.z.tolist() == one.point == two.point == [0.0, 0.0]
+
+
+def test_a_reset_is_sent_though_it_is_no_news_to_the_kernel(vae_2d, images, monkeypatch):
+    # The page may have been dragged meanwhile.
+    explorer = explore.latent_map(vae_2d, images)
+    (plane,), sent = explorer.planes, []
+    monkeypatch.setattr(plane, "_send", lambda message, **_: sent.append(message["state"]))
+    button(explorer, "Reset").click()
+    assert sent[0] == {"point": [0.0, 0.0], "number": plane.number}
+
+
 def test_the_range_is_three_sigma_where_the_codes_are_within(vae_2d, images):
     with torch.no_grad():
         vae_2d.encoder[-1].weight *= 0.01
@@ -631,6 +671,28 @@ def test_clear_blanks_the_pad_and_all_that_was_said(draw):
     for part in parts:
         assert len(np.unique(opened(part.value))) == 1
     assert parts[-1].alt == "no code yet"  # a screen reader would read the last drawing's
+
+
+def test_what_was_drawn_before_clear_is_dropped_and_after_it_counts(draw, monkeypatch):
+    def from_page(seed: int, number: int) -> None:
+        draw.pad.set_state({"pixels": memoryview(a_drawing(seed).tobytes()), "number": number})
+
+    number, sent = draw.pad.number, []
+    from_page(5, number + 1)
+    monkeypatch.setattr(draw.pad, "_send", lambda message, **_: sent.append(message))
+    button(draw, "Clear").click()
+    assert sent[0]["state"] == {"number": draw.pad.number}  # its pixels beside it, as bytes
+    assert sent[0]["buffer_paths"] == [["pixels"]]
+    from_page(6, number + 30)  # it went on: the kernel was late
+    assert not draw.drawing.any() and said_of(draw, "<b>Draw a digit</b>")
+    from_page(7, draw.pad.number + 1)
+    np.testing.assert_array_equal(draw.drawing, a_drawing(7))
+    assert "nats" in verdict(draw) and notice(draw) == ""
+    from_page(8, draw.pad.number + parts.ROUND)  # cleared and drawn on: now the button comes late
+    button(draw, "Clear").click()
+    np.testing.assert_array_equal(draw.drawing, a_drawing(8))
+    button(draw, "Put a test image on it").click()
+    assert (draw.drawing != a_drawing(8)).any()
 
 
 @pytest.mark.parametrize("latent_size", [1, 5])
@@ -877,6 +939,147 @@ def test_a_module_that_is_no_model_of_this_course_will_do():
     explorer.sliders[0].value = 2.0
     assert_shows(explorer, module)
     assert explorer.image != explore.latent_sliders(module, z=torch.zeros(3)).image
+
+
+class OwnVAE(torch.nn.Module):
+    """A VAE of the learner's own: its forward does not decode, and nothing is called as ours."""
+
+    def __init__(self, vae, pair=tuple, scale=torch.sigmoid):
+        super().__init__()
+        self.vae, self.pair, self.scale = vae, pair, scale
+        self.latent_size = vae.latent_size
+
+    def encode(self, x):
+        return self.pair(self.vae.encode(x))
+
+    def decode(self, z):
+        return self.scale(self.vae.decode(z))
+
+    def forward(self, x):
+        mu, log_var = self.encode(x)
+        return self.decode(models.reparameterize(mu, log_var)), mu, log_var
+
+
+@pytest.mark.parametrize(
+    "pair", [tuple, list, lambda given: given[0], lambda given: given[0].numpy()]
+)
+def test_a_whole_vae_of_ones_own_will_do(pair, vae, vae_2d, images):
+    own, codes = OwnVAE(vae, pair), evaluate.codes(vae, images.test).numpy()
+    explorer = explore.latent_sliders(own, test_images=images.test)
+    button(explorer, "Encode a test image").click()
+    assert np.abs(codes - explorer.z).max(axis=1).min() < 1e-5 and notice(explorer) == ""
+    assert_shows(explorer, vae)
+    explorer = explore.morph(own, images.test[0], images.test[1])
+    np.testing.assert_allclose(np.stack(explorer.ends), codes[:2], atol=1e-5)
+    explorer = explore.latent_map(OwnVAE(vae_2d, pair), images)
+    assert_shows(explorer, vae_2d)
+    assert explorer.planes[0].background == explore.latent_map(vae_2d, images).planes[0].background
+
+
+def test_a_vae_of_ones_own_is_compared_in_units_of_its_prior(vae, wide, images):
+    z = np.array([1.0, -2.0, 0.5, 0.0, 3.0])
+    explorer = explore.compare({"own": OwnVAE(vae, list), "vae": vae}, images)
+    explorer.z = z
+    assert_side_by_side(explorer, [decoded(vae, z)] * 2)
+    # What encodes to a code alone has no prior, as an autoencoder of the course.
+    explorer = explore.compare({"own": OwnVAE(vae, lambda given: given[0]), "ae": wide}, images)
+    explorer.z = z
+    mean = vae.encode(data.to_float(images.test))[0]
+    own = mean.mean(dim=0) + mean.std(dim=0) * torch.tensor(z)
+    assert_side_by_side(explorer, [decoded(vae, own), decoded(wide, own_units(wide, images, z))])
+
+
+@pytest.mark.parametrize("given", [lambda x: {"mu": x}, lambda x: x[:, :4], lambda x: (x, x)])
+def test_an_encoder_that_gives_no_codes_is_told_what_to_give(given, vae, images):
+    vae.encode = given
+    own = OwnVAE(vae, pair=lambda codes: codes)
+    explorer = explore.latent_sliders(own, test_images=images.test)
+    button(explorer, "Encode a test image").click()
+    says = "encode must give codes (n, 5), or (mu, log_var)"
+    assert notice(explorer) == f"<b>ValueError</b>: {says}"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        explore.compare({"own": own, "vae": a_model()}, images)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_decoder_may_give_an_array(dtype):
+    def decode(z):
+        return function(z).numpy().astype(dtype)[:, ::-1]  # a view, which torch would refuse
+
+    explorer = explore.latent_sliders(decode, z=torch.zeros(3))
+    explorer.sliders[0].value = 2.0
+    expected = decoded(function, [2.0, 0, 0])[::-1]
+    assert_same(opened(explorer.image), enlarged(expected))
+
+
+@pytest.mark.parametrize("shape", [(64,), (8, 8), (1, 8, 8)])
+def test_grey_pictures_come_in_three_shapes(shape):
+    explorer = explore.latent_sliders(lambda z: function(z).reshape(-1, *shape), z=torch.ones(3))
+    assert_shows(explorer, function)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0], requires_grad=True),
+        torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0], dtype=torch.bfloat16),
+        [0.5, -1, 2.0, 0, 1],
+        np.array([0.5, -1, 2, 0, 1]),
+    ],
+    ids=["gradient", "bfloat16", "list", "array"],
+)
+def test_a_code_may_be_a_tensor_or_a_list(vae, code):
+    explorer = explore.latent_sliders(vae)
+    explorer.z = code
+    assert isinstance(explorer.z, np.ndarray) and explorer.z.dtype == np.float32
+    assert explorer.z.tolist() == [s.value for s in explorer.sliders] == [0.5, -1, 2, 0, 1]
+    assert_shows(explorer, vae)
+
+
+def scale_notice(explorer) -> str:
+    shown = [w.value for w in visible(explorer) if isinstance(w, widgets.HTML)]
+    return "".join(value for value in shown if "shown is" in value)
+
+
+def test_logits_are_shown_through_a_sigmoid_which_is_said(vae, images):
+    own = OwnVAE(vae, scale=lambda x: x)
+    x = own.decode(torch.from_numpy(np.float32(base.Decoder(own).random_codes)))
+    explorer = explore.latent_sliders(own)
+    assert scale_notice(explorer) == (
+        "<b>Does this model give logits?</b> Random codes decode to values from "
+        f"{x.min():.3g} to {x.max():.3g}: shown is their sigmoid."
+    )
+    assert_shows(explorer, vae)
+    explorer = explore.compare({"own & mine": own, "vae": vae}, images)
+    assert scale_notice(explorer).startswith("<b>Does own &amp; mine give logits?</b>")
+    assert_side_by_side(explorer, [decoded(vae, np.zeros(5))] * 2)
+
+
+def test_values_from_minus_one_to_one_are_shown_as_intensities_which_is_said():
+    explorer = explore.latent_sliders(lambda z: 2 * function(z) - 1, z=torch.ones(3))
+    assert "<b>Does this model give [-1, 1]?</b>" in scale_notice(explorer)
+    assert "shown is (x + 1) / 2." in scale_notice(explorer)
+    assert_shows(explorer, function)
+    assert still_of(explorer).shape[0] > PICTURE  # the still picture says it too
+
+
+@pytest.mark.parametrize("network", ["mlp", "linear"])
+def test_an_autoencoder_of_the_course_is_never_taken_for_another_scale(network, images):
+    torch.manual_seed(0)
+    model = models.Autoencoder(5, network=network).requires_grad_(False)
+    for weight in model.decoder.parameters():
+        weight *= 20
+    x = base.Decoder(model).values(np.ones((1, 5)))
+    assert (x.min() < -0.05 and x.max() > 1.05) == (network == "linear")
+    explorer = explore.latent_sliders(model)
+    assert scale_notice(explorer) == ""
+    assert_same(opened(explorer.image), enlarged(base.Decoder(model).images(np.zeros((1, 5)))[0]))
+    assert scale_notice(explore.compare({"one": model, "vae": a_model()}, images)) == ""
+
+
+def test_intensities_a_little_outside_are_no_logits():
+    explorer = explore.latent_sliders(lambda z: 1.08 * function(z) - 0.04, z=torch.ones(3))
+    assert scale_notice(explorer) == ""
 
 
 # --- every explorer, made and acted on ------------------------------------------------------------
@@ -1163,7 +1366,9 @@ def test_a_still_picture_has_all_words_that_show_and_no_more():
 # --- bad input ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["vae.pt", 3, None, function], ids=str)
+@pytest.mark.parametrize(
+    "model", ["vae.pt", 3, None, function], ids=["word", "number", "None", "function"]
+)
 def test_what_is_no_decoder_is_refused(model):
     with pytest.raises(ValueError, match="is no decoder: give a model with latent_size"):
         explore.latent_sliders(model)
@@ -1175,23 +1380,26 @@ def test_what_is_no_decoder_is_refused(model):
         lambda z: torch.zeros(len(z), 783),
         lambda z: torch.zeros(len(z), 28, 27),
         lambda z: torch.zeros(len(z), 3, 28, 28),
+        lambda z: torch.zeros(len(z), 4, 32, 32),  # 64² numbers
+        lambda z: torch.zeros(len(z), 28, 28, 1),
     ],
-    ids=["flat", "oblong", "colour"],
+    ids=["flat", "oblong", "colour", "four channels", "channel last"],
 )
 def test_images_that_are_not_square_are_refused(decoder):
+    shape = re.escape(str(tuple(decoder(torch.zeros(1, 3)).shape[1:])))
     for make in (
         lambda: explore.latent_sliders(decoder, z=torch.zeros(3)),
         lambda: explore.direction_sliders(decoder, torch.zeros(3), {"a": (torch.ones(3), 1.0)}),
         lambda: explore.morph(decoder, torch.zeros(3), torch.ones(3)),
     ):
-        with pytest.raises(ValueError, match="no square image"):
+        with pytest.raises(ValueError, match=f"images of shape {shape}: no square image, "):
             make()
 
 
 @pytest.mark.parametrize(
     "decoder",
     [
-        lambda z: np.zeros((len(z), 784)),
+        lambda z: np.zeros(784),
         lambda z: torch.zeros(784),
         lambda z: torch.zeros(1, 784).expand(3, 784),
         lambda z: None,
@@ -1336,7 +1544,8 @@ def test_a_morph_of_images_needs_their_size_and_an_encoder(vae, images):
 
 
 def test_a_comparison_needs_two_models_of_one_size(vae, vae_2d, images):
-    for compared in ({}, {"vae": vae}, {"vae": vae, "flat": vae_2d}):
+    functions = {"one": function, "two": function}
+    for compared in ({}, {"vae": vae}, {"vae": vae, "flat": vae_2d}, functions):
         with pytest.raises(ValueError, match="compare needs two models with codes of one size"):
             explore.compare(compared, images)
 
@@ -1366,15 +1575,75 @@ def test_a_decoder_in_black_and_white_is_not_called_untrained():
     assert warning(explorer) == ""
 
 
-def test_what_an_error_says_is_not_taken_for_html():
-    def decode(z):
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+class Html(HTMLParser):
+    """What a browser makes of the HTML that an explorer shows: its tags and its text."""
+
+    def __init__(self, explorer):
+        super().__init__()
+        self.tags, self.text = set(), ""
+        for part in visible(explorer):
+            if isinstance(part, widgets.HTML):
+                self.feed(part.value)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add((tag, *attrs))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def hostile(images) -> dict:
+    """Return a call of every explorer that puts a learner's text, as bad as can be, into it."""
+    torch.manual_seed(0)
+    fresh, flat = models.VAE(5, 16), a_model(latent_size=2)
+    named = dataclasses.replace(images, class_names=10 * (HOSTILE,))
+
+    def fails(z):
         if z[0, 0] == 1:
-            raise RuntimeError("<script>a & b</script>")
+            raise type(HOSTILE, (Exception,), {})(HOSTILE)
         return function(z)
 
-    explorer = explore.latent_sliders(decode, z=torch.zeros(2))
-    explorer.sliders[0].value = 1.0
-    assert notice(explorer) == "<b>RuntimeError</b>: &lt;script&gt;a &amp; b&lt;/script&gt;"
+    def failed():
+        explorer = explore.latent_sliders(fails, z=torch.zeros(2))
+        explorer.sliders[0].value = 1.0
+        return explorer
+
+    zeros, ones = torch.zeros(5), torch.ones(5)
+    logits = OwnVAE(a_model(), scale=lambda x: x)
+    return {
+        "an error": failed,
+        "untrained": lambda: explore.compare({HOSTILE: fresh, "b": a_model()}, images),
+        "logits": lambda: explore.compare({HOSTILE: logits, "b": a_model()}, images),
+        "maps": lambda: explore.compare({HOSTILE: flat, "b": flat}, images),
+        "map": lambda: explore.latent_map(flat, named),
+        "directions": lambda: explore.direction_sliders(fresh, zeros, {HOSTILE: (ones, 1.0)}),
+        "drawing": lambda: explore.draw_digit(a_model(), named),
+    }
+
+
+@pytest.mark.parametrize(
+    "name, times",
+    [
+        ("an error", 2),
+        ("untrained", 2),
+        ("logits", 2),
+        ("maps", 1),
+        ("map", 0),
+        ("directions", 0),
+        ("drawing", drawing.SHOWN),
+    ],
+)
+def test_a_learners_text_is_not_taken_for_html(name, times, images):
+    explorer = hostile(images)[name]()
+    html = Html(explorer)
+    assert html.tags <= {("b",)} and html.text.count(HOSTILE) == times
+    assert not any(getattr(w, "description_allow_html", False) for w in walk(explorer))
+    assert still_of(explorer).size
+    if name == "directions":
+        assert explorer.sliders[0].description == HOSTILE  # which ipywidgets takes for plain text
 
 
 def test_an_error_in_what_is_drawn_later_is_shown(vae):

@@ -1,4 +1,4 @@
-"""What all explorers share: the code, the decoded picture, errors shown, the static twin.
+"""What all explorers share: the code, the decoded picture, errors shown, the still picture.
 
 No `interact` and no `Output` widget: now and then they hang a headless run for good. A callback
 decodes, packs a PNG with Pillow and sets a picture's bytes, which takes about a millisecond.
@@ -19,63 +19,76 @@ import traitlets
 from IPython import get_ipython
 from torch import Tensor, nn
 
-from vae_lesson.data import to_float
-from vae_lesson.explore.parts import Picture, beside, enlarged, png
+from vae_lesson.data import batches
+from vae_lesson.explore.parts import GAP, LOCK, Picture, SliderNames, enlarged, joined, png, still
 
 PAUSE = 0.2  # seconds without a move after which what is slow to draw is drawn again
 # Intensity: fresh networks decode to greys that lie 0.02 to 0.11 from ½ in the mean, the trained
 # ones of the course 0.38 to 0.46.
 GREY = 0.15
+SLACK = 0.05  # intensity: what a decoder may be outside [0, 1] and still give intensities
 
 
 class Decoder:
     """A model as explorers use it: codes in, pictures out, and back.
 
-    `model` is one of the course's, or any function from codes to square images.
+    `model` is one of the course's, another with `decode(z)`, or any function from codes to square
+    images. What has no `decode_mean` may give logits, or values in [-1, 1]: `notice` says so.
 
     Raises: ValueError for what is no decoder of square images, or whose output is not finite.
     """
 
     def __init__(self, model: nn.Module | Callable, latent_size: int | None = None) -> None:
         self.latent_size = getattr(model, "latent_size", latent_size)
-        if not callable(model) or self.latent_size is None:
+        self.decode = getattr(model, "decode_mean", getattr(model, "decode", model))
+        if not callable(self.decode) or self.latent_size is None:
             raise ValueError(
                 f"{type(model).__name__} is no decoder: give a model with latent_size and "
-                "decode_mean(z), or a function from codes to images and the code z to start from"
+                "decode(z), or a function from codes to images and the code z to start from"
             )
         weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         self.device = torch.device("cpu") if weights is None else weights.device
-        self.decode = getattr(model, "decode_mean", model)  # (n, latent_size) -> (n, side·side)
-        self.encode = getattr(model, "encode", None)  # the way back, if there is one
-        self.images(np.zeros((1, self.latent_size)))  # what is wrong with it shows now
+        self.model = model
+        self.random_codes = np.random.default_rng(0).standard_normal((16, self.latent_size))
+        x = self.values(self.random_codes)  # what is wrong with it shows now
+        self.intensity, self.notice = _scale(x, hasattr(model, "decode_mean"))
+
+    @torch.inference_mode()
+    def values(self, z: np.ndarray) -> Tensor:
+        """Return what the decoder gives for codes `(n, latent_size)`, as `(n, side, side)`."""
+        x = self.decode(torch.from_numpy(np.float32(z)).to(self.device))
+        x = torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x
+        if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(z):
+            raise ValueError("the decoder must give a tensor or array with one image for each code")
+        shape, side = tuple(x.shape[1:]), math.isqrt(x[0].numel())
+        if shape not in [(side * side,), (side, side), (1, side, side)]:
+            wanted = "no square image, (s·s,), (s, s) or (1, s, s)"
+            raise ValueError(f"the decoder gives images of shape {shape}: {wanted}")
+        if not x.isfinite().all():
+            raise ValueError("the decoder gives NaN or inf: has its training diverged?")
+        return x.float().reshape(-1, side, side)
 
     def images(self, z: np.ndarray) -> np.ndarray:
         """Return what codes `(n, latent_size)` decode to: uint8 `(n, side, side)`."""
-        code = torch.from_numpy(np.float32(z)).to(self.device)
-        with torch.inference_mode():
-            x = self.decode(code)
-            if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(code):
-                raise ValueError("the decoder must give a tensor with one image for each code")
-            x = x.flatten(1)
-            side = math.isqrt(x.shape[1])
-            if side * side != x.shape[1]:
-                raise ValueError(f"the decoder gives {x.shape[1]} pixels, which is no square image")
-            if not x.isfinite().all():
-                raise ValueError("the decoder gives NaN or inf: has its training diverged?")
-            return (255 * x.clamp(0, 1)).round().byte().cpu().numpy().reshape(-1, side, side)
+        x = self.intensity(self.values(z))
+        return (255 * x.clamp(0, 1)).round().byte().cpu().numpy()
 
-    def code(self, image: Tensor) -> np.ndarray:
-        """Return the code of one uint8 image: z of an autoencoder, mu of a VAE. `(latent_size,)`"""
-        if self.encode is None:
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> tuple[Tensor, bool]:
+        """Return the codes `(N, latent_size)` of uint8 images, and whether they are the mu of a
+        VAE: its `encode` gives (mu, log_var)."""
+        if not hasattr(self.model, "encode"):
             raise ValueError("a decoder alone cannot encode an image: give the whole model")
-        with torch.inference_mode():
-            code = self.encode(to_float(image[None]).to(self.device))
-        code = code[0] if isinstance(code, tuple) else code
-        return code[0].cpu().numpy()
+        given = [self.model.encode(x) for x in batches(images.to(self.device))]
+        if is_vae := isinstance(given[0], (tuple, list)):
+            given = [mu for mu, *_ in given]
+        if any(getattr(z, "shape", (0,))[1:] != (self.latent_size,) for z in given):
+            raise ValueError(f"encode must give codes (n, {self.latent_size}), or (mu, log_var)")
+        return torch.cat([torch.as_tensor(z).float().to(self.device) for z in given]), is_vae
 
     def is_untrained(self) -> bool:
         """Say whether random codes decode to grey all over, as a fresh network's do."""
-        images = self.images(np.random.default_rng(0).standard_normal((16, self.latent_size)))
+        images = self.images(self.random_codes)
         return float(np.abs(images / 255 - 0.5).mean()) < GREY
 
 
@@ -88,7 +101,7 @@ class Explorer(widgets.VBox):
     With several decoders, each decodes the same z and `image` shows them side by side.
     """
 
-    z = traitlets.Instance(np.ndarray)
+    z = traitlets.Any()  # a tensor or a list may be set, and becomes an array of float32
     image = traitlets.Bytes()
     _pending = None  # the timer that will draw what is slow
 
@@ -97,62 +110,66 @@ class Explorer(widgets.VBox):
         start = _checked_code(np.zeros(latent_size) if z is None else z, latent_size)
         super().__init__()
         self._decoders, self._start = decoders, start
-        self._pictures = [Picture(alt=f"decoded image {name}".strip()) for name in decoders]
-        for picture in self._pictures:
-            picture.add_class("vae-picture")
+        self._pictures = [
+            Picture(alt=f"decoded image {name}".strip()).add_class("vae-picture")
+            for name in decoders
+        ]
         self._notice = widgets.HTML()
-        untrained = [name or "this model" for name, d in decoders.items() if d.is_untrained()]
-        self._warning = widgets.HTML(layout={"display": None if untrained else "none"})
-        if untrained:
-            names = html.escape(", ".join(untrained))
-            self._warning.value = (
-                f"<b>Is {names} trained?</b> Random codes decode to nearly the same grey all over."
-            )
+        named = {as_html(name or "this model"): decoder for name, decoder in decoders.items()}
+        names = ", ".join(name for name, decoder in named.items() if decoder.is_untrained())
+        says = f"<b>Is {names} trained?</b> Random codes decode to nearly the same grey all over."
+        notices = [d.notice.format(name=name) for name, d in named.items() if d.notice]
+        self._warnings = [widgets.HTML(text) for text in [*notices, *([says] if names else [])]]
 
     def _open(self, *children: widgets.Widget) -> None:
-        """Show the first state; the last line of a subclass's __init__."""
+        """Show the first state, once a subclass has made its parts."""
         self.observe(self._show_z, "z")
         self.z = self._start
-        self.children = [self._warning, *children, self._notice]
+        self.add_class("vae-sliders")
+        self.children = [*self._warnings, *children, SliderNames(), self._notice]
         _close_earlier_run(self)
 
     @traitlets.validate("z")
     def _valid_z(self, proposal):
-        try:
-            return _checked_code(proposal["value"], self._start.size)
-        except ValueError as error:
-            raise traitlets.TraitError(str(error)) from error
-
-    def _decoded(self) -> list[np.ndarray]:
-        """Return what each decoder makes of z, uint8 `(side, side)`."""
-        return [decoder.images(self.z[None])[0] for decoder in self._decoders.values()]
+        return _checked_code(proposal["value"], self._start.size)
 
     def _show_z(self, change) -> None:
-        images = [enlarged(image) for image in self._decoded()]
+        images = [enlarged(decoder.images(self.z[None])[0]) for decoder in self._decoders.values()]
         pictures = [png(image) for image in images]
         for picture, value in zip(self._pictures, pictures):
             picture.value = value
-        self.image = pictures[0] if len(pictures) == 1 else png(beside(images))
+        self.image = pictures[0] if len(pictures) == 1 else png(joined(images))
+
+    def _named_pictures(self) -> list[widgets.Widget]:
+        """Return each decoded picture, below the name of its model if it has one."""
+        return [
+            column(f"<b>{as_html(name)}</b>", picture) if name else picture
+            for name, picture in zip(self._decoders, self._pictures)
+        ]
 
     def reset(self) -> None:
-        """Go back to the first code."""
+        """Go back to the code it started from."""
         self.z = self._start
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Run a callback; what goes wrong is shown in the widget, where the learner looks."""
-        try:
-            action()
+        with LOCK:
             self._notice.value = ""
-        except Exception as error:
-            self._notice.value = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
+            try:
+                action()
+            except Exception as error:
+                self._notice.value = f"<b>{as_html(type(error).__name__)}</b>: {as_html(error)}"
 
     def _on(self, widget: widgets.Widget, trait: str, action: Callable[[], None]) -> None:
         """Call a guarded action whenever a trait of a widget changes."""
         widget.observe(lambda change: self._guarded(action), trait)
 
-    def _button(self, text: str, tooltip: str, action: Callable[[], None]) -> widgets.Button:
-        button = widgets.Button(description=text, tooltip=tooltip, layout={"width": "auto"})
+    def _button(self, text: str, action: Callable[[], None]) -> widgets.Button:
+        """Return a button for a guarded action, whose docstring is what the button says it does."""
+        layout = {"width": "auto"}
+        button = widgets.Button(description=text, tooltip=action.__doc__, layout=layout)
         button.on_click(lambda _: self._guarded(action))
+        button.add_class("vae-button").add_class(f"vae-{action.__name__}")  # the parts hear them
         return button
 
     def _switch(self, tooltips: dict[str, str], action: Callable) -> widgets.ToggleButtons:
@@ -172,10 +189,6 @@ class Explorer(widgets.VBox):
             self._pending.cancel()
         self._pending = loop.call_later(PAUSE, self._guarded, action)
 
-    def _twin(self) -> np.ndarray:
-        """Return the explorer's state as one picture."""
-        raise NotImplementedError
-
     def _repr_mimebundle_(self, **kwargs):
         data = super()._repr_mimebundle_(**kwargs)
         if _request().get("content", {}).get("allow_stdin") is False:
@@ -183,7 +196,7 @@ class Explorer(widgets.VBox):
             # to draw the widget, and without a network show nothing.
             data.pop("application/vnd.jupyter.widget-view+json", None)
             data["text/plain"] = "the explorer, as a still picture"
-        data["image/png"] = base64.b64encode(png(self._twin())).decode()
+        data["image/png"] = base64.b64encode(png(still(self))).decode()
         return data
 
     def close(self) -> None:
@@ -193,19 +206,37 @@ class Explorer(widgets.VBox):
         _close(self)
 
 
-def row(*children: widgets.Widget, **layout: str) -> widgets.HBox:
-    """Return widgets side by side."""
+def row(*children: widgets.Widget) -> widgets.HBox:
+    """Return widgets side by side, each as high as it is: stretching distorts pictures."""
+    layout = {"align_items": "flex-start", "grid_gap": f"{GAP}px", "flex": "0 0 auto"}
     return widgets.HBox(children, layout=layout)
 
 
-def column(*children: widgets.Widget, **layout: str) -> widgets.VBox:
-    """Return widgets one below the other."""
-    return widgets.VBox(children, layout=layout)
+def column(*children: widgets.Widget | str, **layout: str) -> widgets.VBox:
+    """Return widgets, and words for them, one below the other, as wide as they are."""
+    parts = [widgets.HTML(child) if isinstance(child, str) else child for child in children]
+    return widgets.VBox(parts, layout={"grid_gap": "4px", "flex": "0 0 auto"} | layout)
 
 
-def _checked_code(z: Tensor | np.ndarray, latent_size: int) -> np.ndarray:
+def as_html(text: object) -> str:
+    """Return a text that is not ours as HTML that shows it as it is written."""
+    return html.escape(str(text))
+
+
+def _scale(x: Tensor, is_intensity: bool) -> tuple[Callable[[Tensor], Tensor], str]:
+    """Return what makes intensities of values like x, and a notice of it to put {name} into."""
+    low, high = x.min().item(), x.max().item()
+    if is_intensity or (low >= -SLACK and high <= 1 + SLACK):
+        return lambda x: x, ""
+    says = f"Random codes decode to values from {low:.3g} to {high:.3g}: shown is"
+    if low < -1 - SLACK or high > 1 + SLACK:
+        return torch.sigmoid, f"<b>Does {{name}} give logits?</b> {says} their sigmoid."
+    return lambda x: (x + 1) / 2, f"<b>Does {{name}} give [-1, 1]?</b> {says} (x + 1) / 2."
+
+
+def _checked_code(z: Tensor | np.ndarray | list, latent_size: int) -> np.ndarray:
     """Return a code as float32; ValueError for another shape or what is not finite."""
-    z = z.detach().cpu().numpy() if isinstance(z, Tensor) else np.asarray(z)
+    z = z.detach().cpu().float().numpy() if isinstance(z, Tensor) else np.asarray(z)
     z = z.astype(np.float32)
     if z.shape != (latent_size,):
         raise ValueError(f"z must have shape ({latent_size},), got {z.shape}")

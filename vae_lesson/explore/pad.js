@@ -5,6 +5,7 @@
 
 const SIDE = 28;
 const PEN = 2.4; // pixels, about as wide as MNIST's strokes
+const ROUND = 2 ** 20; // as in parts.py
 
 export default {
   render({ model, el }) {
@@ -22,25 +23,42 @@ export default {
     readout.className = "vae-readout";
     pad.append(canvas, overlay);
 
+    let number = -1; // of what is shown: what the kernel sets with a lower one is older
     let before = null; // the pixels before the stroke that is being drawn
     let stroke = []; // its points
     let active = null; // the pointer that draws: a second finger or a palm changes nothing
     let pen = { x: SIDE / 2, y: SIDE / 2, down: false, shown: false };
 
-    function showPixels() {
-      if (before) return; // an echo of an older state must not wipe what is being drawn
-      const bytes = model.get("pixels");
+    function paint(bytes) {
       const image = ink.createImageData(SIDE, SIDE);
       for (let i = 0; i < SIDE * SIDE; i++) {
         const grey = bytes.byteLength ? bytes.getUint8(i) : 0;
         image.data.set([grey, grey, grey, 255], 4 * i);
       }
       ink.putImageData(image, 0, 0);
+      if (before) [before, stroke] = [image, stroke.slice(-1)]; // it goes on from here
+    }
+    function showPixels() {
+      const newer = model.get("number") - number;
+      if (newer < 0 || (before && newer === 0)) return; // older, or sent by this stroke
+      number = model.get("number");
+      paint(model.get("pixels"));
+    }
+    function pressed(event) {
+      // Counted and cleared at once, however far the kernel lags behind.
+      const button = event.target.closest(".vae-button");
+      if (!button?.closest(".vae-sliders")?.contains(el)) return;
+      number = (Math.floor(number / ROUND) + 1) * ROUND;
+      if (!button.matches(".vae-clear")) return;
+      paint(new Uint8Array());
+      send();
     }
     function send() {
       const rgba = ink.getImageData(0, 0, SIDE, SIDE).data;
       const grey = new Uint8Array(SIDE * SIDE).map((_, i) => rgba[4 * i]);
+      number++;
       model.set("pixels", new DataView(grey.buffer));
+      model.set("number", number);
       model.save_changes(); // ipywidgets keeps only the last of the states that the kernel lags behind
     }
     function begin(x, y) {
@@ -60,10 +78,6 @@ export default {
       for (const point of stroke) ink.lineTo(...point);
       ink.stroke();
       send();
-    }
-    function end() {
-      before = null;
-      showPixels(); // what the kernel has set meanwhile
     }
     function place(event) {
       const box = canvas.getBoundingClientRect();
@@ -110,8 +124,7 @@ export default {
     });
     pad.addEventListener("lostpointercapture", (event) => {
       if (event.pointerId !== active) return;
-      active = null;
-      end();
+      active = before = null;
     });
 
     pad.addEventListener("keydown", (event) => {
@@ -131,7 +144,7 @@ export default {
         if (event.repeat) return; // held: not down and up again and again
         pen.down = !pen.down;
         if (pen.down) begin(pen.x, pen.y);
-        else end();
+        else before = null;
       } else return;
       pen.shown = true;
       showPen();
@@ -139,13 +152,13 @@ export default {
       event.stopPropagation();
     });
     pad.addEventListener("blur", () => {
-      if (pen.down) end();
+      if (pen.down) before = null;
       pen = { ...pen, down: false, shown: false };
       showPen();
     });
 
     const heard = [
-      ["change:pixels", showPixels],
+      ["change:pixels change:number", showPixels],
       ["change:size", resize],
       ["change:label", describe],
     ];
@@ -153,9 +166,11 @@ export default {
       model.on(events, action);
       action();
     }
+    document.addEventListener("click", pressed);
     el.classList.add("vae-explorer");
     el.append(pad, readout);
     return () => {
+      document.removeEventListener("click", pressed);
       for (const [events, action] of heard) model.off(events, action);
     };
   },

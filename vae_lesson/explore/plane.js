@@ -1,6 +1,7 @@
 // A plane with a point that the mouse, a finger or the arrow keys move; see Plane in parts.py.
 
 const STEPS = 60; // presses of an arrow key from edge to edge; with Shift a fifth of that
+const ROUND = 2 ** 20; // as in parts.py
 
 export default {
   render({ model, el }) {
@@ -24,6 +25,8 @@ export default {
     plane.prepend(img);
     let url = null;
     let active = null; // the pointer that drags: a second finger changes nothing
+    let number = 0; // of the point that is shown: what the kernel sets with a lower one is older
+    let point;
 
     function showBackground() {
       if (url) URL.revokeObjectURL(url);
@@ -31,8 +34,10 @@ export default {
       img.src = url;
     }
     function showPoint() {
+      if (model.get("number") < number) return;
+      [number, point] = [model.get("number"), model.get("point")];
       const [size, low, high] = ["size", "low", "high"].map((name) => model.get(name));
-      const [x, y] = model.get("point");
+      const [x, y] = point;
       const left = ((x - low[0]) / (high[0] - low[0])) * size;
       const top = ((high[1] - y) / (high[1] - low[1])) * size;
       mark.style.transform = `translate(${left}px, ${top}px)`;
@@ -48,8 +53,16 @@ export default {
     function moveTo(x, y) {
       const [low, high] = [model.get("low"), model.get("high")];
       const inside = (value, i) => Math.min(Math.max(value, low[i]), high[i]);
+      number++;
       model.set("point", [inside(x, 0), inside(y, 1)]);
+      model.set("number", number);
       model.save_changes(); // ipywidgets keeps only the last of the moves that the kernel lags behind
+    }
+    function pressed(event) {
+      // Counted at once, however far the kernel lags behind.
+      const button = event.target.closest(".vae-button");
+      if (!button?.closest(".vae-sliders")?.contains(el)) return;
+      number = (Math.floor(number / ROUND) + 1) * ROUND;
     }
     function follow(event) {
       const box = plane.getBoundingClientRect();
@@ -81,7 +94,7 @@ export default {
         ArrowDown: [0, -1],
         ArrowUp: [0, 1],
       }[event.key];
-      const [low, high, point] = ["low", "high", "point"].map((name) => model.get(name));
+      const [low, high] = [model.get("low"), model.get("high")];
       if (event.key === "Home") moveTo((low[0] + high[0]) / 2, (low[1] + high[1]) / 2);
       else if (direction) {
         const steps = event.shiftKey ? STEPS / 5 : STEPS;
@@ -94,7 +107,7 @@ export default {
 
     const heard = [
       ["change:background", showBackground],
-      ["change:point change:low change:high", showPoint],
+      ["change:point change:number change:low change:high", showPoint],
       ["change:label", describe],
       ["change:size", resize],
     ];
@@ -102,9 +115,11 @@ export default {
       model.on(events, action);
       action();
     }
+    document.addEventListener("click", pressed);
     el.classList.add("vae-explorer");
     el.append(plane, readout);
     return () => {
+      document.removeEventListener("click", pressed);
       for (const [events, action] of heard) model.off(events, action);
       URL.revokeObjectURL(url);
     };

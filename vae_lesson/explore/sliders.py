@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from vae_lesson import evaluate
 from vae_lesson.arguments import check_same_shape
 from vae_lesson.explore.base import Decoder, Explorer, column, row
-from vae_lesson.explore.parts import PICTURE, Picture, Sheet, SliderNames, beside, enlarged, png
+from vae_lesson.explore.parts import FRAMES, Picture, enlarged, png
 from vae_lesson.models import VAE
 
-FRAMES = 11  # images in a filmstrip
 FRAME = 28  # pixels, the height of a filmstrip
 REACH = 3.0  # how far a dimension's slider goes either way: 3σ of a VAE's prior
 UNUSED = 0.01  # nats: a dimension with less KL than this does nothing
@@ -51,63 +50,42 @@ class SliderExplorer(Explorer):
             slider.layout.width = "300px"
             self._on(slider, "value", self._follow_sliders)
             self.sliders.append(slider)
-            strip = Picture(alt=f"what {name} does from {-limit:g} to {limit:g}")
-            strip.width, strip.height = FRAMES * FRAME, FRAME * len(decoders)
-            strip.layout.margin = "2px"
-            strip.add_class("vae-strip")
-            self._strips.append(strip)
+            words = f"what {name} does from {-limit:g} to {limit:g}"
+            strip = Picture(alt=words, width=FRAMES * FRAME, height=FRAME * len(decoders))
+            self._strips.append(strip.add_class("vae-strip"))
         self._original = Picture(alt="the test image")
-        caption = widgets.HTML("the test image:")
-        self._shown_original = column(caption, self._original, display="none")
-        self.add_class("vae-sliders")
+        self._shown_original = column("the test image:", self._original, display="none")
         self._open(self._layout(n_folded))
         self._draw_strips()
 
     def _layout(self, n_folded: int) -> widgets.Widget:
         rows = [row(*pair) for pair in zip(self.sliders, self._strips)]
         n_shown = len(rows) - n_folded
-        # Sixty-four sliders scroll; in a block each row keeps its height.
-        scrolling = {"display": "block", "max_height": "350px", "overflow": "auto"}
+        scrolling = {"max_height": "350px", "overflow": "auto"}  # sixty-four are too many
         right = [column(*rows[:n_shown], **scrolling)]
         if n_folded:
             folded = widgets.Accordion([column(*rows[n_shown:], **scrolling)])
             folded.set_title(0, f"{n_folded} unused dimensions (KL under {UNUSED} nats)")
             right.append(folded)
-        buttons = [
-            self._button("Random draw", "Go to a random code", self.draw),
-            self._button("Reset", "Go back to the code it started from", self.reset),
-        ]
+        buttons = [self._button("Random draw", self.draw), self._button("Reset", self.reset)]
         if self._test_images is not None:
-            tip = "Go to the code of a random test image"
-            buttons.append(self._button("Encode a test image", tip, self.encode))
-        left = []
-        for name, picture in zip(self._decoders, self._pictures):
-            left += [widgets.HTML(f"<b>{name}</b>"), picture] if name else [picture]
-        # Aligned at the top: stretched to the column's height, the pictures would be distorted.
-        return row(
-            column(*left, self._shown_original, flex="0 0 auto"),
-            column(*right, row(*buttons), SliderNames()),
-            align_items="flex-start",
-        )
+            buttons.append(self._button("Encode a test image", self.encode))
+        right.append(row(*buttons))
+        left = column(*self._named_pictures(), self._shown_original)
+        return row(left, column(*right, flex="0 1 auto"))
 
     def draw(self) -> None:
         """Go to a random code: z ~ N(0, I), or each direction's slider uniformly over its range."""
-        self._shown_original.layout.display = "none"
         if self._sliders_show_z:
             self.z = np.float32([random.gauss(0, 1) for _ in self._start])
         else:
             values = [random.uniform(slider.min, slider.max) for slider in self.sliders]
             self.z = self._start + np.float32(values) @ self._directions
 
-    def reset(self) -> None:
-        """Go back to the first code."""
-        self._shown_original.layout.display = "none"
-        super().reset()
-
     def encode(self) -> None:
-        """Go to the code of a random test image, and show that image too."""
+        """Go to the code of a random test image, and show that image until the code moves on."""
         image = random.choice(self._test_images)
-        self.z = self._decoders[""].code(image)
+        (self.z,), _ = self._decoders[""].encode(image[None])
         self._original.value = png(enlarged(image.cpu().numpy()))
         self._shown_original.layout.display = None
 
@@ -128,6 +106,7 @@ class SliderExplorer(Explorer):
             self._soon(self._draw_strips)
 
     def _follow_z(self) -> None:
+        self._shown_original.layout.display = "none"
         self._moving = True
         try:
             for slider, direction in zip(self.sliders, self._directions):
@@ -138,33 +117,16 @@ class SliderExplorer(Explorer):
             self._moving = False
 
     def _draw_strips(self) -> None:
-        for i, strip in enumerate(self._strips):
-            strip.value = png(self._filmstrip(i))
+        """Show what each slider does over its range, the others as they are, a row a decoder."""
+        for slider, direction, strip in zip(self.sliders, self._directions, self._strips):
+            steps = np.linspace(slider.min, slider.max, FRAMES, dtype=np.float32) - slider.value
+            codes = self.z + steps[:, None] * direction
+            rows = [np.hstack(decoder.images(codes)) for decoder in self._decoders.values()]
+            strip.value = png(np.vstack(rows))
 
-    def _filmstrip(self, i: int) -> np.ndarray:
-        """Return what one slider does over its range, the others as they are, a row a decoder."""
-        slider = self.sliders[i]
-        steps = np.linspace(slider.min, slider.max, FRAMES, dtype=np.float32) - slider.value
-        codes = self.z + steps[:, None] * self._directions[i]
-        return np.vstack([np.hstack(decoder.images(codes)) for decoder in self._decoders.values()])
-
-    def _twin(self) -> np.ndarray:
-        """Return the decoded images, and the filmstrips of the first six sliders."""
-        shown, n_rows = self.sliders[:6], len(self._decoders)
-        picture = beside([enlarged(image) for image in self._decoded()])
-        frame = 40 if n_rows == 1 else FRAME
-        high, label, gap, top = frame * n_rows, 120, 14, 22 * (n_rows > 1)
-        left = picture.shape[1] + gap
-        height = max(PICTURE + top, (high + 4) * len(shown))
-        sheet = Sheet(left + label + FRAMES * frame, height)
-        sheet.picture(picture, 0, top, PICTURE)
-        for i, name in enumerate(self._decoders):
-            sheet.text(name, i * (PICTURE + 8), 2)
-        for i, slider in enumerate(shown):
-            y = i * (high + 4)
-            sheet.text(f"{slider.description} = {slider.value:.2f}", left, y + high // 3)
-            sheet.picture(self._filmstrip(i), left + label, y, high)
-        return sheet.array()
+    def _repr_mimebundle_(self, **kwargs):
+        self._guarded(self._draw_strips)  # the still picture cannot wait for a rest
+        return super()._repr_mimebundle_(**kwargs)
 
 
 def latent_sliders(
