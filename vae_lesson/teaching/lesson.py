@@ -31,15 +31,20 @@ BANDS = {"mnist": (104.5, 106.5), "digits": (98.5, 101.0)}
 
 
 def check_parameters(
-    dataset: str, device: str, seed: int, latent_size: int, **others: float
+    dataset: str,
+    device: str,
+    seed: int,
+    latent_size: int,
+    lr: float | None = None,
+    **counts: int,
 ) -> torch.device:
     """Check a lesson's parameters before any work and return its device.
 
     A name that the lesson does not have is refused too, where papermill was given one; and a line
     says if the results cannot be saved.
 
-    latent_size: at least 2, because the lessons draw maps. others: `lr`, if the lesson has one,
-    a number over 0; all the rest are whole numbers of at least 1.
+    latent_size: at least 2, because the lessons draw maps. lr: over 0, if the lesson has one.
+    counts: all the rest, whole numbers of at least 1.
 
     Raises: one ValueError that names every wrong parameter and what would be right.
     """
@@ -48,9 +53,13 @@ def check_parameters(
         (pick_device, device),
         (check_whole, "seed", seed, 0, 2**32 - 1),
         (check_whole, "latent_size", latent_size, 2),
+        *((check_whole, name, count) for name, count in counts.items()),
     ]
-    checks += [(check_over_0 if k == "lr" else check_whole, k, v) for k, v in others.items()]
-    wrong = _misspelt({"dataset", "device", "seed", "latent_size", *others})
+    known = {"dataset", "device", "seed", "latent_size", *counts}
+    if lr is not None:
+        checks.append((check_over_0, "lr", lr))
+        known.add("lr")
+    wrong = _misspelt(known)
     for check, *arguments in checks:
         try:
             check(*arguments)
