@@ -1,6 +1,6 @@
 """Paired timings, `make bench`: each figure beside what it is compared with, in one run.
 
-    python tests/benchmark.py [training] [seeds] [cost] [processes] [lessons] [gpu] …
+    python tests/benchmark.py [training] [seeds] [rates] [cost] [lessons] [others] [gpu] …
 
 Timings differ from run to run and machine to machine: the ratios are what counts.
 """
@@ -23,108 +23,38 @@ from pathlib import Path
 
 import labs
 import nbformat
+import peers
 import torch
-import torch.nn.functional as F
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
-from PIL import Image
-from torchvision import transforms
+from torch.utils.data import TensorDataset
 
-from vae_lesson import evaluate
+from vae_lesson import evaluate, train
 from vae_lesson.data import to_float
 from vae_lesson.models import VAE
 from vae_lesson.running import graphs
 from vae_lesson.running.devices import pick_device
 from vae_lesson.sources import load_images
 from vae_lesson.teaching.lesson import Table
-from vae_lesson.train import fit
 
 # --- training, on the CPU or on a GPU -------------------------------------------------------------
 
-SIZES = (784, 400, 20)  # pixels, hidden units, latent dimensions: the article's network
-BATCH = 128
-ARTICLE = {"epochs": 10, "lr": 1e-3, "schedule": "constant", "warm_start": False}
-
-
-class People(torch.nn.Module):
-    """The VAE as most scripts have it, sigmoid at the end, two heads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        pixels, hidden, latent = SIZES
-        self.fc1 = torch.nn.Linear(pixels, hidden)
-        self.fc21 = torch.nn.Linear(hidden, latent)
-        self.fc22 = torch.nn.Linear(hidden, latent)
-        self.fc3 = torch.nn.Linear(latent, hidden)
-        self.fc4 = torch.nn.Linear(hidden, pixels)
-
-    def forward(self, x):
-        h = F.relu(self.fc1(x.view(-1, SIZES[0])))
-        mu, logvar = self.fc21(h), self.fc22(h)
-        z = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
-        return torch.sigmoid(self.fc4(F.relu(self.fc3(z)))), mu, logvar
-
-
-class Pictures(torch.utils.data.Dataset):
-    """What torchvision.datasets.MNIST does for an image: an array, to PIL, through a transform."""
-
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        self.images, self.labels, self.transform = images, labels, transforms.ToTensor()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int):
-        picture = Image.fromarray(self.images[i].numpy(), mode="L")
-        return self.transform(picture), int(self.labels[i])
-
-
-def conventional(images, device) -> tuple[list[float], float]:
-    """Train as the usual script does; return each epoch's seconds and the final test −ELBO."""
-    torch.manual_seed(0)
-    model = People().to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    loader = torch.utils.data.DataLoader(
-        Pictures(images.train.cpu(), images.train_labels.cpu()), batch_size=BATCH, shuffle=True
-    )
-
-    def loss_function(recon_x, x, mu, logvar):
-        bce = F.binary_cross_entropy(recon_x, x.view(-1, SIZES[0]), reduction="sum")
-        return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
-
-    seconds = []
-    for _ in range(ARTICLE["epochs"]):
-        start = time.perf_counter()
-        model.train()
-        for data, _ in loader:
-            data = data.to(device)
-            optimizer.zero_grad()
-            recon_batch, mu, logvar = model(data)
-            loss = loss_function(recon_batch, data, mu, logvar)
-            loss.backward()
-            loss.item()  # for the line that such scripts print
-            optimizer.step()
-        seconds.append(time.perf_counter() - start)
-    model.eval()
-    with torch.no_grad():
-        x = to_float(images.test)
-        recon_x, mu, logvar = model(x)
-        total = loss_function(recon_x, x, mu, logvar).item()
-    return seconds, total / len(x)
+BATCH = peers.BATCH
+ARTICLE = {"epochs": peers.EPOCHS, "lr": 1e-3, "schedule": "constant", "warm_start": False}
 
 
 def ours(images, device, seed: int = 0, **options) -> tuple[list[float], float]:
     """Train by `fit`; return each epoch's seconds and the final test −ELBO."""
     torch.manual_seed(seed)
-    model = VAE(SIZES[2], SIZES[1])
-    history = fit(model, images.train, seed=seed, device=device, progress=False, **options)
+    model = VAE(peers.SIZES[2], peers.SIZES[1])
+    history = train.fit(model, images.train, seed=seed, device=device, progress=False, **options)
     seconds = [b - a for a, b in itertools.pairwise([0.0, *history.seconds])]
     return seconds, evaluate.mean_terms(model, images.test).neg_elbo
 
 
 def floor(n_images: int, batch: int, device) -> float:
     """Time the matrix products of one epoch alone, forward and backward, on the same shapes."""
-    pixels, hidden, latent = SIZES
+    pixels, hidden, latent = peers.SIZES
     shapes = [(pixels, hidden), (hidden, 2 * latent), (latent, hidden), (hidden, pixels)]
     inputs = [torch.randn(batch, a, device=device) for a, _ in shapes]
     weights = [torch.randn(b, a, device=device) for a, b in shapes]
@@ -144,35 +74,49 @@ def floor(n_images: int, batch: int, device) -> float:
 
 
 def training() -> str:
-    """Compare the usual script's training with ours and with the matrix products alone."""
+    """Compare the usual script's training with ours and with the matrix products alone.
+
+    A training's time is its epochs times their median: one disturbed epoch would else decide the
+    ratio. All take turns, in five rounds, so that a slow minute of the machine meets each.
+    """
     device = pick_device()
     images = load_images("mnist", device=device)
     ours(replace(images, train=images.train[:6000]), device, epochs=1)  # warm-up
-    usual_seconds, target = conventional(images, device)
-    our_seconds, our_end = ours(images, device, **ARTICLE)
-    fast_seconds, fast_end = ours(images, device)
-    floors = [floor(len(images.train), BATCH, device) for _ in range(5)]
-    usual, own, least = map(statistics.median, (usual_seconds, our_seconds, floors))
-    what = f"one epoch of {images.name}, batch {BATCH}, on {device}"
+    rounds = 5
+    usual, article, fast, floors, ends = [], [], [], [], []
+    script = peers.usual_script(images, device)
+    for seed in range(rounds):
+        usual += [next(script) for _ in range(ARTICLE["epochs"] // rounds)]
+        article += ours(images, device, seed, **ARTICLE | {"epochs": 2})[0]
+        seconds, end = ours(images, device, seed)
+        fast += seconds
+        ends.append(end)
+        floors.append(floor(len(images.train), BATCH, device))
+    target, end = next(script), statistics.median(ends)
+    epoch = {
+        "the usual script (DataLoader, BCE of sigmoids, plain Adam)": usual,
+        "fit, as the article trains": article,
+        "fit, its defaults": fast,
+        "the matrix products alone": floors,
+    }
+    script_epoch, fast_epoch = statistics.median(usual), statistics.median(fast)
     epochs = Table(
-        [what, "median s", "10% to 90%", "ratio"],
+        [f"one epoch of {images.name}, batch {BATCH}, on {device}", "median s", "10% to 90%",
+         "ratio"],
         [
-            ["the usual script (DataLoader, BCE of sigmoids, plain Adam)", usual,
-             _spread(usual_seconds), 1.0],
-            ["fit", own, _spread(our_seconds), usual / own],
-            ["its matrix products alone", least, _spread(floors), usual / least],
-            ["floor / fit", least / own, "", ""],
+            [name, statistics.median(seconds), _spread(seconds),
+             script_epoch / statistics.median(seconds)]
+            for name, seconds in epoch.items()
         ],
     )  # fmt: skip
-    reached = "reached" if fast_end <= target else "NOT reached"
+    n, n_script = len(fast) // rounds, ARTICLE["epochs"]
+    reached = "reached" if end <= target else "NOT reached"
     quality = Table(
-        ["seconds of training to the script's quality", "test −ELBO", "seconds", "ratio"],
+        ["to the script's quality", "test −ELBO", "epochs × median s", "ratio"],
         [
-            ["the usual script, 10 epochs at 1e-3", target, sum(usual_seconds), 1.0],
-            ["fit, the same", our_end, sum(our_seconds),
-             sum(usual_seconds) / sum(our_seconds)],
-            [f"fit, its defaults, the fast recipe: {reached}", fast_end, sum(fast_seconds),
-             sum(usual_seconds) / sum(fast_seconds)],
+            [f"the usual script, {n_script} epochs", target, n_script * script_epoch, 1.0],
+            [f"fit, its defaults, {n} epochs, median of {rounds} seeds: {reached}", end,
+             n * fast_epoch, n_script * script_epoch / (n * fast_epoch)],
         ],
     )  # fmt: skip
     return (
@@ -193,6 +137,29 @@ def seeds() -> Table:
         rows.append([name, f"{ends[0]:.2f}", f"{ends[2]:.2f}", f"{ends[-1]:.2f}", took])
     header = [f"test −ELBO on {images.name}, five seeds", "least", "median", "greatest"]
     return Table([*header, "median s"], rows)
+
+
+def rates() -> Table:
+    """Compare pairs of learning rates where the fast recipe's was chosen: on training images that
+    are held out, the last sixth."""
+    images = load_images("mnist", device="cpu")
+    n = len(images.train) * 5 // 6
+    held_out = replace(images, train=images.train[:n], test=images.train[n:])
+    of_lr, rows = train.rates, []
+    pairs = [(1, 1), (0.5, 1), (1, 2), (0.5, 2), (0.25, 2), (0.7, 2), (0.5, 1.5), (0.5, 3)]
+    for encoder, decoder in [*pairs, (1, 1)]:
+        epochs = 3 if rows and (encoder, decoder) == (1, 1) else 2
+        train.rates = lambda model, lr, _, f=(encoder, decoder): [
+            {"params": [*part.parameters()], "lr": factor * lr, "factor": factor}
+            for part, factor in zip((model.encoder, model.decoder), f)
+        ]
+        ends = [ours(held_out, "cpu", seed, epochs=epochs)[1] for seed in range(3)]
+        rows.append(
+            [f"{encoder} and {decoder}, {epochs} epochs", *map("{:.2f}".format, sorted(ends))]
+        )
+    train.rates = of_lr
+    header = f"encoder's and decoder's rate over 1e-2; −ELBO of {len(held_out.test):,} held-out"
+    return Table([f"{header} images, three seeds", "least", "median", "greatest"], rows)
 
 
 COST = """
@@ -218,9 +185,9 @@ def cost() -> str:
 
     def epoch(n_images: int, hidden: int) -> float:
         torch.manual_seed(0)
-        model = VAE(SIZES[2], hidden)
+        model = VAE(peers.SIZES[2], hidden)
         part = images.train[:n_images]
-        history = fit(model, part, device=device, progress=False)
+        history = train.fit(model, part, device=device, progress=False)
         return history.seconds[-1] / len(history)
 
     rows = [[f"{n:,} images", epoch(n, 400)] for n in (15_000, 30_000, 60_000)]
@@ -304,14 +271,43 @@ def together() -> Table:
     )
 
 
+def others() -> str:
+    """Time an epoch of the usual network in other people's frameworks, on the CPU."""
+    try:
+        import lightning
+        import pythae
+    except ImportError as error:
+        how = f"{sys.executable} -m pip install lightning pythae"
+        return f"Other frameworks: left out, there is no {error.name} here. For them: {how}"
+    images = load_images("mnist", device="cpu")
+    x = to_float(images.train)
+    epochs = 3
+    pictures = peers.Pictures(images.train, images.train_labels)
+    rows = {
+        "fit": ours(images, torch.device("cpu"), **ARTICLE | {"epochs": epochs})[0],
+        "Lightning, tensors in memory": peers.by_lightning(TensorDataset(x), epochs),
+        "pythae, tensors in memory": peers.by_pythae(x, images.train_labels, epochs),
+        "the usual script": [*itertools.islice(peers.usual_script(images, "cpu"), epochs)],
+        "Lightning, torchvision's MNIST": peers.by_lightning(pictures, epochs),
+    }
+    medians = {name: statistics.median(seconds) for name, seconds in rows.items()}
+    table = Table(
+        [f"one epoch of {images.name}, batch {BATCH}, on the CPU", "median s", "over fit's"],
+        [[name, seconds, seconds / medians["fit"]] for name, seconds in medians.items()],
+    )
+    versions = (importlib.metadata.version(peer.__name__) for peer in (lightning, pythae))
+    return f"{table}\nlightning {next(versions)}, pythae {next(versions)}"
+
+
 def gpu() -> str:
     """Time the article's training on a GPU, as graph and as plain loop, and the usual script."""
     if not torch.cuda.is_available():
         return "On a GPU: left out, there is none here. With one: make bench PARTS=gpu"
     device = torch.device("cuda")
     images = load_images("mnist", device=device)
-    usual_seconds, target = conventional(images, device)
-    rows = [["the usual script, 10 epochs", target, sum(usual_seconds), 1.0]]
+    *usual_seconds, target = peers.usual_script(images, device)
+    usual = len(usual_seconds) * statistics.median(usual_seconds)
+    rows = [["the usual script, 10 epochs", target, usual, 1.0]]
     graphed = graphs.GraphedStep
     for name, step in [("graph", graphed), ("plain loop", lambda step, generator: step)]:
         graphs.GraphedStep = step
@@ -320,9 +316,7 @@ def gpu() -> str:
             seconds = statistics.median(sum(seconds) for seconds, _ in runs)
             ends = [end for _, end in runs]
             end = f"{min(ends):.2f} to {max(ends):.2f}"
-            rows.append(
-                [f"fit, {name}, {what}, 5 seeds", end, seconds, sum(usual_seconds) / seconds]
-            )
+            rows.append([f"fit, {name}, {what}, 5 seeds", end, seconds, usual / seconds])
     graphs.GraphedStep = graphed
     name = torch.cuda.get_device_name()
     return (
@@ -545,10 +539,12 @@ def machine() -> str:
 PARTS = {
     "training": training,
     "seeds": seeds,
+    "rates": rates,
     "cost": cost,
     "processes": processes,
     "lessons": lessons,
     "together": together,
+    "others": others,
     "gpu": gpu,
     "sliders": slider_moves,
     "browser": in_the_browser,

@@ -40,7 +40,7 @@ def never(model, x, generator):
 
 @pytest.mark.parametrize("action", [interrupt, crash])
 @pytest.mark.parametrize("binarisation", ["grey", "dynamic"])
-@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_a_broken_training_goes_on_to_the_same_result(tmp_path, schedule, binarisation, action):
     options = {
         **{"epochs": 4, "batch_size": 13, "lr": 4e-3, "seed": 3, "test_images": TEST},
@@ -135,7 +135,7 @@ ONE_WHITE[5] = 255
         ("lr", "0.001", "0.002", {"lr": 2e-3}),
         ("batch_size", "16", "32", {"batch_size": 32}),
         ("seed", "0", "1", {"seed": 1}),
-        ("schedule", "'one-cycle'", "'constant'", {"schedule": "constant"}),
+        ("schedule", "'linear'", "'constant'", {"schedule": "constant"}),
         ("epochs", "2", "3", {"epochs": 3}),
         ("beta", "1.0", "0.5", {"beta": 0.5}),
         ("binarisation", "'grey'", "'dynamic'", {"binarisation": "dynamic"}),
@@ -147,7 +147,7 @@ ONE_WHITE[5] = 255
 )
 def test_a_checkpoint_of_other_options_is_refused(tmp_path, name, there, here, change):
     path = tmp_path / "it.checkpoint"
-    options = {"epochs": 2, "batch_size": 16, "schedule": "one-cycle", "checkpoint": path}
+    options = {"epochs": 2, "batch_size": 16, "schedule": "linear", "checkpoint": path}
     fit(new(), IMAGES, **options)
     file = path.read_bytes()
     names = [name]
@@ -164,6 +164,23 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path, name, there, here, c
     assert there in left and here in right and left != right.removesuffix(" here")
     assert same_weights(weights(other["model"]), before)
     assert path.read_bytes() == file
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_a_checkpoint_from_before_there_were_two_rates(tmp_path, schedule):
+    path = tmp_path / "it.checkpoint"
+    options = {"epochs": 3, "batch_size": 16, "schedule": schedule, "checkpoint": path}
+    fit(new(), IMAGES, **options, terms=terms_with(interrupt, call=6))  # after one epoch
+    old = torch.load(path)
+    old["settings"].pop("factors of lr", None)
+    for group in old["optimizer"]["param_groups"]:
+        del group["factor"]
+    torch.save(old, path)
+    if schedule == "linear":
+        with pytest.raises(ValueError, match=r"factors of lr None there, \[0.5, 2.0\] here"):
+            fit(new(), IMAGES, **options, resume=True)
+    else:  # nothing has changed for plain Adam
+        assert len(fit(new(), IMAGES, **options, resume=True)) == 3
 
 
 def checkpoint_of_first_weights(path):

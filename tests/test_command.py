@@ -158,10 +158,10 @@ def test_the_options_reach_the_training(run, monkeypatch):
 
     monkeypatch.setattr(train, "fit", functools.wraps(train.fit)(fit))  # with its defaults
     out = run(
-        *("--lr", "0.02", "--schedule", "one-cycle", "--beta", "3", "--network", "conv"),
+        *("--lr", "0.02", "--schedule", "linear", "--beta", "3", "--network", "conv"),
         *("--binarisation", "threshold", "--seed", "7", "--latent-size", "5", "--name", "mine"),
     )
-    expected = {"epochs": 2, "batch_size": 30, "lr": 0.02, "schedule": "one-cycle", "beta": 3.0}
+    expected = {"epochs": 2, "batch_size": 30, "lr": 0.02, "schedule": "linear", "beta": 3.0}
     expected |= {"binarisation": "threshold", "seed": 7, "progress": False, "resume": None}
     expected |= {"device": torch.device("cpu"), "checkpoint": out / "mine.checkpoint"}
     for name, value in expected.items():
@@ -219,7 +219,7 @@ def test_help_names_every_option_and_says_what_it_is():
         ("--beta -1", "beta must be 0 or more and finite, got -1.0"),
         (
             "--schedule cosine",
-            "unknown schedule 'cosine': choose one of constant, one-cycle, linear",
+            "unknown schedule 'cosine': choose one of constant, linear",
         ),
         ("--binarisation dither", "unknown binarisation 'dither': choose one of grey, dynamic"),
         ("--network gan", "unknown network 'gan': choose one of linear, mlp, deep, conv"),
@@ -285,7 +285,7 @@ def interrupting(monkeypatch, call):
 def test_an_interrupt_keeps_the_checkpoint_and_the_last_finished_model(
     run, tmp_path, monkeypatch, capsys
 ):
-    options = ("--epochs", "4", "--schedule", "one-cycle", "--binarisation", "dynamic")
+    options = ("--epochs", "4", "--schedule", "linear", "--binarisation", "dynamic")
     whole = run(*options, out=tmp_path / "whole")
     earlier = run("--seed", "5")
     finished = (earlier / "trained.pt").read_bytes()

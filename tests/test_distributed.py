@@ -101,7 +101,8 @@ def test_two_processes_train_as_well_as_one(two, seed):
     assert test == other_test
     _, alone, _ = shares.trained(seed, model_seed=seed)
     assert alone[-1] < 0.6 * alone[0]  # it has learned something
-    assert test[-1] == pytest.approx(alone[-1], rel=0.05)  # with other noise
+    # With other noise: over eight seeds one process ends between 3.6 and 4.3.
+    assert test[-1] == pytest.approx(alone[-1], rel=0.15)
 
 
 def test_each_process_has_noise_of_its_own_and_each_epoch_too(two):
@@ -157,7 +158,7 @@ torch.save, losses.elbo_terms, train.elbo_terms = noted_save, mortal_terms, mort
 command.main(
     train.fit,
     train.settings_of,
-    "--hidden-size 16 --epochs 4 --batch-size 40 --schedule one-cycle --binarisation dynamic "
+    "--hidden-size 16 --epochs 4 --batch-size 40 --schedule linear --binarisation dynamic "
     f"--device cpu --quiet --out {folder / 'out'}".split()
 )
 """

@@ -4,6 +4,7 @@ They compare with the training's codes and the test images, which `make_referenc
 model, and look at images through a small classifier.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -50,7 +51,7 @@ def measure(model: nn.Module, z: Tensor, reference: Reference) -> Generation:
     """Measure what a decoder makes of codes z `(n, latent_size)`, n of a thousand or more.
 
     - frechet: the Fréchet distance between the decoded images and the test images, in the features
-      of a small classifier. It is about 1 between training and test images of MNIST; it sees blur,
+      of a small classifier. It is about 2 between training and test images of MNIST; it sees blur,
       and too little variety, but only means and covariances.
     - confidence: the mean over the decoded images of the classifier's largest probability. A
       classifier can be sure of nonsense, so a high value proves little; a low one is telling.
@@ -93,18 +94,20 @@ def _features(classifier: nn.Sequential, images: Tensor) -> Tensor:
 
 def nearest_distance(points: Tensor, cloud: Tensor) -> Tensor:
     """Return each point's Euclidean distance to the nearest of the cloud. `(n, L)` -> `(n,)`."""
-    # cdist goes through squared norms, which round badly far from the origin.
+    # ‖p - c‖² = ‖p‖² - 2 p·c + ‖c‖², which rounds badly far from the origin.
     centre = cloud.mean(dim=0)
     points, cloud = points - centre, cloud - centre
-    # A part at a time: 10,000 × 60,000 distances at once are 2.4 GB.
-    return torch.cat([torch.cdist(part, cloud).amin(dim=1) for part in points.split(500)])
+    norms = cloud.square().sum(dim=1)
+    # A part at a time, small enough for the cache: all 10,000 × 60,000 distances are 2.4 GB.
+    parts = [torch.addmm(norms, p, cloud.T, alpha=-2).amin(dim=1) for p in points.split(64)]
+    return (torch.cat(parts) + points.square().sum(dim=1)).clamp_min(0).sqrt()
 
 
-def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 3, seed: int = 0) -> nn.Sequential:
+def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 2, seed: int = 0) -> nn.Sequential:
     """Train a small classifier 784-128-10 on uint8 images: the instrument of `measure`.
 
-    Reads MNIST's test digits with about 96% accuracy after three seconds. Its weights come from
-    `seed` alone, and the global random state is left as it was.
+    Reads MNIST's test digits with about 97% accuracy after a second. Its weights come from `seed`
+    alone, and the global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the weights are made on the CPU
@@ -112,13 +115,16 @@ def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 3, seed: int = 
             nn.Linear(images[0].numel(), 128), nn.ReLU(), nn.Linear(128, int(labels.max()) + 1)
         ).to(images.device)
     generator = torch.Generator(images.device).manual_seed(seed)
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-2)
+    n_steps = epochs * math.ceil(len(images) / 256)
+    to_zero = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, n_steps)
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator, device=images.device)
-        for index in order.split(128):
-            logits = classifier(to_float(images[index]))
+        for index in order.split(256):
+            logits = classifier(to_float(images.index_select(0, index)))
             loss = nn.functional.cross_entropy(logits, labels[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            to_zero.step()
     return classifier.eval()

@@ -53,12 +53,8 @@ class EncoderDecoder(nn.Module):
         network: str = "mlp",
     ) -> None:
         super().__init__()
-        self.config = {
-            "latent_size": latent_size,
-            "hidden_size": hidden_size,
-            "input_size": input_size,
-            "network": network,
-        }
+        sizes = {"latent_size": latent_size, "hidden_size": hidden_size, "input_size": input_size}
+        self.config = sizes | {"network": network}
         self.latent_size, self.input_size, self.network = latent_size, input_size, network
         self.encoder, self.decoder = networks(**self.config, heads=self.heads)
 
@@ -163,6 +159,11 @@ def networks(
         _mlp([input_size, *hidden, code_size], activation),
         _mlp([latent_size, *hidden, input_size], activation),
     )
+
+
+def convolves(model: nn.Module) -> bool:
+    """Return whether there is a convolution in it."""
+    return any(isinstance(part, nn.Conv2d) for part in model.modules())
 
 
 def _mlp(sizes: list[int], activation: type[nn.Module]) -> nn.Sequential:

@@ -24,7 +24,7 @@ ARGUMENTS = {
     "epochs": "passes over the training images",
     "batch_size": "images in a step, of all processes together",
     "lr": "Adam's learning rate, or its peak",
-    "schedule": "of the learning rate: constant, one-cycle or linear",
+    "schedule": "of the learning rate: constant or linear",
     "beta": "weight of the KL",
     "binarisation": f"of the pixels: {', '.join(data.BINARISATIONS)}",
     "seed": "of the weights, the order and the noise",

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from vae_lesson.models import convolves
 from vae_lesson.running import processes
 from vae_lesson.running.saving import check_checkpoint, load_checkpoint, save_checkpoint
 from vae_lesson.running.threads import threads
@@ -88,6 +89,9 @@ class Run:
             whole = [*images.shape, int(images.sum())]
             self._common = settings | {"network": str(parts["model"]), "images": whole}
             self._common |= {"test_images": test is not None, "device": self._device.type}
+            factors = [group["factor"] for group in parts["optimizer"].param_groups]
+            if factors != [1.0]:  # a checkpoint from before there were two has none
+                self._common["factors of lr"] = factors
             self._start_or_go_on(resume)
         self._bar = tqdm(
             desc="epoch 1",
@@ -152,8 +156,7 @@ class Run:
 
     def __enter__(self) -> "Run":
         # The same seed must give the same numbers, and a convolution's depend on the threads.
-        convolves = any(isinstance(part, nn.Conv2d) for part in self._parts["model"].modules())
-        self._held = threads.held(convolves)
+        self._held = threads.held(convolves(self._parts["model"]))
         self._held.__enter__()
         return self
 
