@@ -334,7 +334,7 @@ def processes() -> str:
             done = subprocess.run(
                 [
                     *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-                    *(f"--nproc-per-node={n}", "-m", "vae_lesson.train", "--quiet"),
+                    *(f"--nproc-per-node={n}", "-m", "vae_lesson.train", "--quiet", "--restart"),
                     *("--data", name, "--epochs", "2", "--device", "cpu", "--out", folder),
                 ],
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
