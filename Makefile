@@ -9,9 +9,13 @@ READY = .venv/.ready
 .PHONY: lab check test run refresh bench anew
 .DELETE_ON_ERROR:
 
+# The learner's own copies, in my/. `exec`: a shell in between would die of Ctrl-C before Jupyter has
+# asked whether to shut down, and leave it behind.
 # Jupyter refuses to run as root unless told; in a container one often is.
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	@first="$$($(BIN)/python -m vae_lesson.teaching.copies)" && \
+	exec $(BIN)/jupyter lab --notebook-dir="$$(dirname "$$first")" "$$first" \
+	  $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # For every save: the linter and the unit tests, without notebooks and browser.
 check: $(READY)

@@ -1,4 +1,4 @@
-"""The Makefile's environment: when it is made anew, and when nothing need be installed."""
+"""The Makefile's environment: when it is made anew, and when nothing is installed; `make lab`."""
 
 import os
 import shutil
@@ -10,14 +10,16 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 
-# Stands for the system's Python and for the environment's: it notes what it is asked to do.
+# Stands for the system's Python and for the environment's, and for its jupyter: it notes what it is
+# asked to do.
 STUB = """#!/bin/sh
 echo "$@" >> "{log}"
 case "$*" in
   "-m venv --clear .venv")
-    rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python
+    rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp "$0" .venv/bin/jupyter
     echo "VIRTUAL_ENV='$PWD/.venv'" > .venv/bin/activate ;;
   "tests/environment.py") [ -e sufficient ] ;;
+  "-m vae_lesson.teaching.copies") [ ! -e broken ] && echo "$PWD/my own/01.ipynb" ;;
   *version_info*) [ ! -e .venv/old ] || [ "$0" != .venv/bin/python ] ;;
 esac
 """
@@ -37,17 +39,17 @@ class Clone:
         self.python.write_text(STUB.format(log=self.log))
         self.python.chmod(0o755)
 
-    def make(self) -> tuple[str, list[str]]:
-        """Make the environment; return what make says, and what Python was asked for."""
+    def make(self, target: str = ".venv/.ready", fails: bool = False) -> tuple[str, list[str]]:
+        """Make the environment, or more; return what make says, and what Python was asked for."""
         self.log.write_text("")
         done = subprocess.run(
-            ["make", ".venv/.ready", f"PYTHON={self.folder / 'stub'}"],
+            ["make", target, f"PYTHON={self.folder / 'stub'}"],
             cwd=self.folder,
             env={"PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
-            check=True,
         )
+        assert (done.returncode != 0) == fails, done.stderr
         return done.stdout, self.log.read_text().splitlines()
 
 
@@ -98,3 +100,21 @@ def test_what_is_lacking_is_found():
         "no-such-thing",
     ]
     assert environment.has_this_folders_package()
+
+
+def test_lab_opens_the_first_of_the_own_copies(clone):
+    _, (copies, lab) = clone.make("lab")
+    assert copies == "-m vae_lesson.teaching.copies"
+    own = clone.folder / "my own"
+    root = " --allow-root" if os.getuid() == 0 else ""
+    assert lab == f"lab --notebook-dir={own} {own}/01.ipynb{root}"
+
+
+def test_lab_without_a_lesson_to_open_opens_nothing(clone):
+    (clone.folder / "broken").touch()
+    assert clone.make("lab", fails=True)[1] == ["-m vae_lesson.teaching.copies"]
+
+
+def test_the_readme_says_it_without_make():
+    opens = '.venv/bin/jupyter lab "$(.venv/bin/python -m vae_lesson.teaching.copies)"'
+    assert opens in (PROJECT / "README.md").read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""What makes a notebook a lesson, in every lesson: parameters, tables, figures, checks."""
+"""What makes a notebook a lesson: parameters, tables, figures, checks, the learner's own copies."""

@@ -1,0 +1,177 @@
+"""The learner's own copies: made where they are missing, never written over, compared."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from lessons import LESSONS, NAMES, NOTEBOOKS
+
+from vae_lesson.teaching import copies
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a project's folder with the committed lessons, and nothing else."""
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    return tmp_path
+
+
+@pytest.fixture
+def make(project, capsys):
+    """Return make(): have the copies made, and get (what opens, what was said)."""
+
+    def run() -> tuple[Path, str]:
+        copies.main(project)
+        printed = capsys.readouterr()
+        return Path(printed.out.removesuffix("\n")), printed.err
+
+    return run
+
+
+def change(path: Path, changed) -> None:
+    """Have `changed` change a notebook's file."""
+    notebook = nbformat.read(path, as_version=4)
+    changed(notebook)
+    nbformat.write(notebook, path)
+
+
+def rewrite(notebook: nbformat.NotebookNode) -> None:
+    notebook.cells[0].source += "\n\nOne sentence more."
+
+
+def test_a_copy_is_its_lesson_without_outputs(project, make):
+    first, said = make()
+    assert first == project / "my" / f"{NAMES[0]}.ipynb" and said == ""
+    assert [path.stem for path in sorted((project / "my").iterdir())] == NAMES
+    for lesson in LESSONS:
+        wanted = nbformat.read(lesson, as_version=4)
+        for cell in wanted.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        copy = nbformat.read(project / "my" / lesson.name, as_version=4)
+        nbformat.validate(copy)
+        assert copy.metadata.pop("vae_lesson")["made_from"]
+        assert copy == wanted  # with ids, tags and the kernel
+        assert any("parameters" in cell.metadata.get("tags", []) for cell in copy.cells)
+
+
+def test_a_learners_copy_is_never_written_over(project, make):
+    first, _ = make()
+    change(first, rewrite)
+    before = [path.read_bytes() for path in sorted((project / "my").iterdir())]
+    assert make() == (first, "")  # the learner's change is no change of the lesson
+    assert [path.read_bytes() for path in sorted((project / "my").iterdir())] == before
+
+
+def test_a_changed_lesson_is_said_and_its_copy_stays(project, make):
+    first, _ = make()
+    lesson, copy = (project / folder / f"{NAMES[1]}.ipynb" for folder in ("notebooks", "my"))
+    before = copy.read_bytes()
+    change(lesson, rewrite)
+    opens, said = make()
+    assert opens == first and copy.read_bytes() == before
+    assert said == (
+        f"my/{NAMES[1]}.ipynb was made from an older lesson 02: to begin the new one, rename or "
+        "remove it and run make lab again.\n"
+    )
+    copy.rename(copy.with_name("02_as_I_did_it.ipynb"))
+    assert make() == (first, "")
+    assert "One sentence more." in copy.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["raw", "code"])
+def test_another_type_of_cell_is_a_change(project, make, kind):
+    def retype(notebook):
+        new = nbformat.v4.new_raw_cell if kind == "raw" else nbformat.v4.new_code_cell
+        notebook.cells[0] = new(notebook.cells[0].source)
+
+    make()
+    change(project / "notebooks" / f"{NAMES[0]}.ipynb", retype)
+    assert "older lesson 01" in make()[1]
+
+
+def test_a_lesson_that_was_only_run_again_has_not_changed(project, make):
+    def run_again(notebook):
+        for cell in notebook.cells:
+            cell.metadata.pop("tags", None)
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream")], 7
+
+    first, _ = make()
+    for name in NAMES:
+        change(project / "notebooks" / f"{name}.ipynb", run_again)
+    assert make() == (first, "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"cells": [',
+        b"\xff\xfe\x00",
+        b"[]",
+        b"null",
+        b'{"metadata": null}',
+        b'{"metadata": {"vae_lesson": "mine"}}',
+        b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+    ],
+)
+def test_a_damaged_copy_is_left_alone(project, make, content):
+    make()
+    change(project / "notebooks" / f"{NAMES[1]}.ipynb", rewrite)
+    copy = project / "my" / f"{NAMES[1]}.ipynb"
+    copy.write_bytes(content)
+    assert make()[1] == ""
+    assert copy.read_bytes() == content
+
+
+def test_a_later_lesson_gets_its_copy(project, make):
+    later = (project / "notebooks" / f"{NAMES[2]}.ipynb").rename(project / "later")
+    first, _ = make()
+    before = first.read_bytes()
+    later.rename(project / "notebooks" / "06_later.ipynb")
+    assert make() == (first, "")
+    assert json.loads((project / "my/06_later.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert first.read_bytes() == before
+
+
+def test_without_a_folder_of_ones_own_the_lessons_themselves_open(project, make):
+    (project / "my").write_text("a file is in the way")
+    first, said = make()
+    assert first == project / "notebooks" / f"{NAMES[0]}.ipynb"
+    assert said.startswith("Not every lesson could be copied to my/") and "notebooks/" in said
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_said(project, make):
+    first, _ = make()
+    first.parent.chmod(0o500)
+    assert make() == (first, "my/ cannot be written: what you change there is not kept.\n")
+    first.parent.chmod(0o700)
+    shutil.rmtree(first.parent)
+    project.chmod(0o500)
+    opens, said = make()
+    project.chmod(0o700)
+    assert opens.parent.name == "notebooks" and "could be copied" in said
+
+
+def test_a_full_disk_leaves_no_half_of_a_copy(project, make, monkeypatch):
+    def half(notebook, file):
+        file.write("{")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copies.nbformat, "write", half)
+        first, said = make()
+    assert first.parent.name == "notebooks" and "No space left" in said
+    assert list((project / "my").iterdir()) == []
+    assert make() == (project / "my" / first.name, "")
+
+
+def test_a_lesson_that_is_no_notebook_any_more_is_said(project, make):
+    (project / "notebooks" / f"{NAMES[4]}.ipynb").write_text("<<<<<<< HEAD")
+    first, said = make()
+    assert first.parent.name == "my" and "could be copied" in said

@@ -1,0 +1,78 @@
+"""The learner's own copies of the lessons, in `my/`: `python -m vae_lesson.teaching.copies`.
+
+A copy has no outputs, which would answer before the learner does. It is made where it is missing
+and never written over; its metadata keep a hash of the lesson, so that a newer one is noticed.
+
+The command prints only the path of the first lesson, for `jupyter lab "$(...)"` to open. What there
+is to say goes to stderr.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+
+from vae_lesson.places import PROJECT
+
+
+def main(project: Path = PROJECT) -> None:
+    """Make the copies that are missing, say which are of an older lesson, print what to open."""
+    folder = project / "my"
+    lessons = sorted((project / "notebooks").glob("[0-9]*.ipynb"))
+    try:
+        folder.mkdir(exist_ok=True)
+        for lesson in lessons:
+            make_or_compare(lesson, folder / lesson.name)
+    except (OSError, ValueError) as error:  # ValueError: a lesson that is no notebook any more
+        say(f"Not every lesson could be copied to my/ ({error}): they are in notebooks/ too.")
+    else:
+        if not os.access(folder, os.W_OK):
+            say("my/ cannot be written: what you change there is not kept.")
+    first = folder / lessons[0].name
+    print(first if os.access(first, os.R_OK) else lessons[0])
+
+
+def make_or_compare(lesson: Path, copy: Path) -> None:
+    """Make a lesson's copy; if it is there already, say so where its lesson has changed since."""
+    notebook = nbformat.read(lesson, as_version=4)
+    # Without outputs and tags: a lesson that was only run again has not changed.
+    content = json.dumps([(cell.cell_type, cell.source) for cell in notebook.cells])
+    now = hashlib.sha256(content.encode()).hexdigest()
+    try:
+        file = copy.open("x", encoding="utf-8")  # only if there is nothing of this name
+    except FileExistsError:
+        if made_from(copy) not in (None, now):
+            say(
+                f"my/{copy.name} was made from an older lesson {copy.name[:2]}: to begin the new "
+                "one, rename or remove it and run make lab again."
+            )
+        return
+    notebook.metadata["vae_lesson"] = {"made_from": now}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    try:
+        with file:
+            nbformat.write(notebook, file)
+    except BaseException:  # a full disk, Ctrl-C: half a copy would stay for good
+        copy.unlink()
+        raise
+
+
+def made_from(copy: Path) -> str | None:
+    """Return the hash in a copy; None if it is damaged or another tool has dropped the hash."""
+    try:
+        return json.loads(copy.read_text(encoding="utf-8"))["metadata"]["vae_lesson"]["made_from"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
