@@ -24,7 +24,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return a copy without widget views and state, frozen bars, or traces of the run's machine.
 
-    A widget with a static twin keeps the picture; one without (a progress bar) goes.
+    A widget with a static twin keeps the picture; one without (a progress bar) goes. Of what an
+    output says about itself, the alternative text of its picture stays.
     """
     notebook = copy.deepcopy(notebook)
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -46,7 +47,8 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                     output.data["text/plain"] = "the explorer, as a still picture"
                 if "image/png" in output.data:
                     output.data["image/png"] = smaller(output.data["image/png"])
-                output.metadata = nbformat.from_dict({})
+                alt = output.metadata.get("image/png", {}).get("alt")
+                output.metadata = nbformat.from_dict({"image/png": {"alt": alt}} if alt else {})
             elif output.output_type == "stream" and re.search(r"\d+%\|", output.text):
                 continue  # a bar in plain text
             kept.append(output)

@@ -106,7 +106,8 @@ def opened(value: bytes) -> np.ndarray:
 
 
 def still_of(explorer) -> np.ndarray:
-    return opened(base64.b64decode(explorer._repr_mimebundle_()["image/png"]))
+    bundle, _ = explorer._repr_mimebundle_()
+    return opened(base64.b64decode(bundle["image/png"]))
 
 
 def walk(widget) -> list:
@@ -1163,13 +1164,43 @@ every = pytest.mark.parametrize("make", EVERY, ids=lambda make: make.__name__[:-
 @every
 def test_beside_the_widget_is_a_picture_that_follows_it(make, images):
     explorer, _, move = make(images)
-    bundle = explorer._repr_mimebundle_()
+    bundle, _ = explorer._repr_mimebundle_()
     view = bundle["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == explorer.model_id
     before = still_of(explorer)
     move(5)
     assert (still_of(explorer) != before).any()
     assert before.shape[1] <= 700  # it fits a page
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (sliders_of, r"Sliders: the image decoded at z = \(.*\), and what .*: z\[\d\] = 0\.60, .*"),
+        (directions_of, r"Sliders: .*: one = 0\.60, two = 0\.00"),
+        (map_of, r"Latent map: where the test images lie, and .* decoded at z = \(0\.60, -1\.00\)"),
+        (drawing_of, r"Drawing pad: a drawing .*\. −ELBO [\d.]+ nats .*: more than .*\."),
+        (morph_of, r"Morph: .*, 0\.24 of the way from start to end on a straight line, .*"),
+        (compared_sliders_of, r"Sliders of ae and vae: the image decoded at z = .*"),
+        (compared_maps_of, r"Latent map of ae and vae: .* decoded at z = \(0\.60, -1\.00\)"),
+    ],
+)
+def test_the_picture_is_described_with_the_explorers_state(make, says, images):
+    explorer, _, move = make(images)
+    move(5)
+    _, metadata = explorer._repr_mimebundle_()
+    alt = metadata["image/png"]["alt"]
+    assert re.fullmatch(says, alt)
+    assert "<" not in alt and "-0.00" not in alt
+
+
+def test_a_long_code_is_told_by_its_first_numbers():
+    explorer = explore.latent_sliders(a_model(latent_size=20))
+    explorer.z = -1e-9 * torch.ones(20)
+    _, metadata = explorer._repr_mimebundle_()
+    says = "the image decoded at z = (0.00, 0.00, 0.00, 0.00, 0.00, 0.00, …)"
+    assert says in metadata["image/png"]["alt"]
+    assert metadata["image/png"]["alt"].count("z[") == 6  # as many sliders as the still shows
 
 
 @every
@@ -1847,7 +1878,7 @@ def test_a_headless_run_leaves_the_picture_and_no_widget(vae, monkeypatch, allow
     shell = SimpleNamespace(get_parent=lambda: request)
     monkeypatch.setattr(base, "get_ipython", lambda: shell)
     explorer = explore.latent_sliders(vae)
-    data = explorer._repr_mimebundle_()
+    data, _ = explorer._repr_mimebundle_()
     assert ("application/vnd.jupyter.widget-view+json" in data) == allow_stdin
     assert "image/png" in data
     explorer.close()

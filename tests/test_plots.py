@@ -1,6 +1,22 @@
-"""plots: what the figures of the last lessons hold. How they look is for eyes."""
+"""plots: what the figures hold, and say of themselves. How they look is for eyes."""
+
+import inspect
+from itertools import combinations
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from IPython.core.formatters import DisplayFormatter
+from IPython.core.pylabtools import select_figure_formats
+from matplotlib.figure import Figure
+from nbconvert import HTMLExporter
+from refresh import cleaned
 
 from vae_lesson.teaching import plots
+
+ALT = """Bars: <z> has "3" nats & more."""
 
 
 def test_rate_distortion_holds_every_point_and_the_learners_run():
@@ -20,3 +36,105 @@ def test_lines_are_told_apart_without_colour_and_whole_numbers_stay_whole():
     (ax,) = plots.lines(curves, "x", "y").axes
     assert len({line.get_linestyle() for line in ax.lines}) == 3
     assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+# --- what is said of a picture --------------------------------------------------------------------
+
+
+def shown(figure: Figure) -> nbformat.NotebookNode:
+    """Return the output that a notebook keeps of a figure."""
+    formatter = DisplayFormatter()
+    select_figure_formats(SimpleNamespace(display_formatter=formatter), {"png"})
+    bundle, metadata = formatter.format(figure)
+    return nbformat.v4.new_output("display_data", bundle, metadata=metadata)
+
+
+def test_every_figure_can_be_described():
+    drawn = [
+        function
+        for name, function in vars(plots).items()
+        if inspect.isfunction(function)
+        and inspect.signature(function).return_annotation is Figure
+        and name != "plane"  # an explorer's background: the explorer says what it shows
+    ]
+    assert len(drawn) == 12
+    for function in drawn:
+        alt = inspect.signature(function).parameters["alt"]
+        assert (alt.kind, alt.default) == (alt.KEYWORD_ONLY, "")
+
+
+def test_a_description_is_in_the_committed_lesson_and_in_the_page_made_of_it():
+    output = shown(plots.kl_bars(torch.tensor([3.0, 0.0]), torch.tensor([True, False]), alt=ALT))
+    output.metadata.filenames = {"image/png": "/home/me/figure.png"}  # of one machine
+    cell = nbformat.v4.new_code_cell("plots.kl_bars(...)", outputs=[output])
+    notebook = cleaned(nbformat.v4.new_notebook(cells=[cell]))
+    assert notebook.cells[0].outputs[0].metadata == {"image/png": {"alt": ALT}}
+    # nbconvert's default template, "lab", has forgotten `alt` (7.17).
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    assert [image["alt"] for image in BeautifulSoup(page, "html.parser").select("img")] == [ALT]
+    assert "No description has been provided" not in page
+
+
+def test_a_figure_that_is_not_described_says_nothing_of_itself():
+    output = shown(plots.image_grid(torch.zeros(3, 4)))
+    assert "image/png" in output.data and output.metadata == {}
+
+
+# --- words in a picture ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draw", ["code_maps", "posterior_ellipses", "plane"])
+def test_no_name_of_a_class_covers_another_and_circles_are_circles(draw):
+    labels = torch.arange(200) % 10
+    points = 1e-3 * torch.randn((200, 2), generator=torch.Generator().manual_seed(0))
+    points[0, 0] = 30  # a wide plane
+    names = [f"Kind {i}" for i in range(10)]
+    if draw == "code_maps":
+        figure = plots.code_maps({"a": points, "b": points}, labels, names, circles=True)
+    elif draw == "plane":
+        figure = plots.plane(points, labels, names, [-16.0, -16.0], [16.0, 16.0])
+    else:
+        figure = plots.posterior_ellipses(points, points.new_full((200, 2), -3.0), labels, names)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        assert len(ax.texts) == 12  # with 1σ and 2σ
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        for box in boxes:
+            assert ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
+        (x0, y0), (x1, y1) = ax.transData.transform([(0, 0), (1, 1)])
+        assert x1 - x0 == pytest.approx(y1 - y0)
+
+
+def test_names_of_classes_that_lie_apart_stay_where_the_classes_are():
+    labels = torch.arange(3)
+    points = torch.tensor([[0.0, 0.0], [5.0, 1.0], [1.0, 5.0]])
+    (ax,) = plots.code_maps({"a": points}, labels, "abc").axes
+    places = torch.tensor([text.get_position() for text in ax.texts])
+    torch.testing.assert_close(places.float(), points)
+    assert not ax.lines  # nothing had to be moved
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("-0.000000", "0.000000"),
+        ("−0.00", "0.00"),
+        ("-0", "0"),
+        ("-0.0 ± 0.1, -0.00°", "0.0 ± 0.1, 0.00°"),
+        ("-0.01", "-0.01"),
+        ("-0.5", "-0.5"),
+        ("1-0", "1-0"),
+        ("x-0.0", "x-0.0"),
+        ("784-400-20", "784-400-20"),
+    ],
+)
+def test_a_zero_has_no_sign(text, shown):
+    assert plots.unsigned_zeros(text) == shown
+
+
+def test_no_caption_says_minus_zero():
+    caption = f"{-1e-9:.1f}"
+    top, _ = plots.image_rows({caption: torch.zeros(2, 4), "b": torch.zeros(2, 4)}, [caption]).axes
+    assert top.get_ylabel() == "0.0"
+    assert [tick.get_text() for tick in top.get_xticklabels()] == ["0.0"]

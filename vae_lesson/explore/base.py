@@ -103,6 +103,7 @@ class Explorer(widgets.VBox):
 
     z = traitlets.Any()  # a tensor or a list may be set, and becomes an array of float32
     image = traitlets.Bytes()
+    _title = "Explorer"
     _pending = None  # the timer that will draw what is slow
 
     def __init__(self, decoders: dict[str, Decoder], z: Tensor | np.ndarray | None) -> None:
@@ -197,7 +198,14 @@ class Explorer(widgets.VBox):
             data.pop("application/vnd.jupyter.widget-view+json", None)
             data["text/plain"] = "the explorer, as a still picture"
         data["image/png"] = base64.b64encode(png(still(self))).decode()
-        return data
+        names = " and ".join(name for name in self._decoders if name)
+        alt = f"{self._title}{' of ' * bool(names)}{names}: {self._state()}"
+        return data, {"image/png": {"alt": alt}}
+
+    def _state(self) -> str:
+        """Return what the still picture shows, in words."""
+        more = ", …" * (self.z.size > 6)
+        return f"the image decoded at z = ({', '.join(f'{x:z.2f}' for x in self.z[:6])}{more})"
 
     def close(self) -> None:
         """Close the explorer and all that it is made of; ipywidgets would keep the parts."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from vae_lesson import evaluate, losses
 from vae_lesson.data import SIDE, Images, centre_digit, to_float
 from vae_lesson.explore.base import Decoder, Explorer, as_html, column, row
-from vae_lesson.explore.parts import Pad, Picture, enlarged, font, joined, png
+from vae_lesson.explore.parts import Pad, Picture, as_text, enlarged, font, joined, png
 from vae_lesson.models import VAE, reparameterize
 
 SHOWN = 6  # reconstructions and neighbours in their rows
@@ -28,6 +28,8 @@ class DrawExplorer(Explorer):
     Here `z`, the mu of its code, follows the drawing, and an empty pad keeps the last one's: link
     from it, not to it. `drawing`, uint8 `(28, 28)`, is the pad's pixels, which you can set.
     """
+
+    _title = "Drawing pad"
 
     def __init__(self, model: VAE, images: Images, drawing: np.ndarray) -> None:
         decoder = Decoder(model)
@@ -93,6 +95,9 @@ class DrawExplorer(Explorer):
         """Put a random test image on the pad."""
         self.drawing = random.choice(self._images.test).cpu().numpy()
 
+    def _state(self) -> str:
+        return f"a drawing and what the VAE makes of it. {as_text(self._verdict.value)}"
+
     def _show_drawing(self) -> None:
         prepared = centre_digit(torch.tensor(self.drawing))
         self._seen.value = png(enlarged(prepared.numpy()))
@@ -117,7 +122,7 @@ class DrawExplorer(Explorer):
         self.z = code
         self._bars.value = png(code_bars(code, sigma))
         self._bars.alt = "code: " + ", ".join(
-            f"z[{j}] {code[j]:.1f} ± {sigma[j]:.1f}" for j in np.abs(code).argsort()[::-1][:5]
+            f"z[{j}] {code[j]:z.1f} ± {sigma[j]:.1f}" for j in np.abs(code).argsort()[::-1][:5]
         )
         each = (SAMPLES, -1)
         z = reparameterize(mu.expand(each), log_var.expand(each), self._eps)

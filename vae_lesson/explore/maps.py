@@ -23,6 +23,8 @@ class MapExplorer(Explorer):
     manifold.
     """
 
+    _title = "Latent map"
+
     def __init__(
         self,
         decoders: dict[str, Decoder],
@@ -68,6 +70,9 @@ class MapExplorer(Explorer):
             if (np.float32(plane.point) != self.z).any():  # float32 comes back as it went
                 plane.point = self.z.tolist()
         super()._show_z(change)
+
+    def _state(self) -> str:
+        return f"{VIEWS[self.view.value]}, and {super()._state()}"
 
     def _show_view(self) -> None:
         draw = self._codes_drawn if self.view.value == "codes" else self._manifold

@@ -22,6 +22,8 @@ class MorphExplorer(Explorer):
     comes back to the path.
     """
 
+    _title = "Morph"
+
     def __init__(self, decoder: Decoder, ends: list[tuple], test_images: Tensor | None) -> None:
         super().__init__({"": decoder}, None)
         self._test_images = test_images
@@ -59,6 +61,10 @@ class MorphExplorer(Explorer):
 
     def _follow(self) -> None:
         self.z = self._code(self.slider.value)
+
+    def _state(self) -> str:
+        where = f"{self.slider.value:.2f} of the way from start to end on {PATHS[self.path.value]}"
+        return f"{super()._state()}, {where}, between the images at its ends"
 
     def _show_path(self) -> None:
         codes = self._code(torch.linspace(0, 1, FRAMES)[:, None])

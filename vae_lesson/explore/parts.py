@@ -145,9 +145,9 @@ def still(widget: widgets.Widget) -> np.ndarray | None:
             shown = [image for child in children if (image := still(child)) is not None]
             return joined(shown, axis=int(isinstance(widget, widgets.HBox))) if shown else None
         case widgets.HTML(value=text) if text:
-            return _written(html.unescape(re.sub("<[^>]+>", "", text)))
+            return _written(as_text(text))
         case widgets.FloatSlider(description=name, value=value):
-            return _written(f"{name} = {value:.2f}")
+            return _written(f"{name} = {value:z.2f}")
         case widgets.ToggleButtons(value=option, tooltips=tooltips, index=i):
             return _written(f"{option}: {tooltips[i]}")
         case Picture(value=value, width=width, height=height):
@@ -162,6 +162,11 @@ def still(widget: widgets.Widget) -> np.ndarray | None:
             ImageDraw.Draw(plane).ellipse(mark, fill="#ffd400", outline="black", width=2)
             return np.asarray(plane)
     return None
+
+
+def as_text(text: str) -> str:
+    """Return HTML as the words in it."""
+    return html.unescape(re.sub("<[^>]+>", "", text))
 
 
 def _opened(value: bytes, width: int, height: int) -> Image.Image:

@@ -27,6 +27,8 @@ class SliderExplorer(Explorer):
     others as they are.
     """
 
+    _title = "Sliders"
+
     def __init__(
         self,
         decoders: dict[str, Decoder],
@@ -123,6 +125,12 @@ class SliderExplorer(Explorer):
             codes = self.z + steps[:, None] * direction
             rows = [np.hstack(decoder.images(codes)) for decoder in self._decoders.values()]
             strip.value = png(np.vstack(rows))
+
+    def _state(self) -> str:
+        shown = ", ".join(
+            f"{slider.description} = {slider.value:z.2f}" for slider in self.sliders[:6]
+        )
+        return f"{super()._state()}, and what each slider does over its range: {shown}"
 
     def _repr_mimebundle_(self, **kwargs):
         self._guarded(self._draw_strips)  # the still picture cannot wait for a rest

@@ -2,11 +2,14 @@
 
 The same thing has the same colour, line and marker in all lessons, and each pair can be told apart
 in grey too. Figures are closed before they are returned, so that a notebook shows each one once,
-as the last value of its cell, and none stays in memory.
+as the last value of its cell, and none stays in memory. `alt` is one sentence that says what the
+figure shows, for those who cannot see it: the notebook keeps it beside the picture.
 """
 
 import math
+import re
 from collections.abc import Sequence
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +17,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from vae_lesson.running.run import History
@@ -33,47 +37,50 @@ STYLES = {
 STYLES |= {"lerp": STYLES["autoencoder"], "slerp": STYLES["VAE"]}
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 CLASS_COLOURS = plt.get_cmap("tab10").colors
+OUTLINE = [withStroke(linewidth=3, foreground="white")]  # words that can be read on any colour
 
 
 # --- images ---------------------------------------------------------------------------------------
 
 
-def image_grid(images: Tensor, n_columns: int = 8, title: str = "") -> Figure:
+def image_grid(images: Tensor, n_columns: int = 8, title: str = "", *, alt: str = "") -> Figure:
     """Draw images `(N, ...)`, uint8 or floats in [0, 1], in a grid."""
     n_rows = math.ceil(len(images) / n_columns)
     size = min(WIDTH / n_columns, 0.7)
-    fig, (ax,) = _panels((size * n_columns, size * n_rows + 0.3 * bool(title)))
+    fig, (ax,) = _panels((size * n_columns, size * n_rows + 0.3 * bool(title)), alt)
     _show(ax, images, n_columns, interpolation="nearest")
     ax.set_axis_off()
     ax.set_title(title)
     return fig
 
 
-def image_rows(rows: dict[str, Tensor], columns: Sequence[str] = (), title: str = "") -> Figure:
+def image_rows(
+    rows: dict[str, Tensor], columns: Sequence[str] = (), title: str = "", *, alt: str = ""
+) -> Figure:
     """Draw one labelled row of images for each entry; `columns` are captions over the first row."""
     n_columns = max(len(images) for images in rows.values())
     size = min((WIDTH - 1.7) / n_columns, 0.75)
     height = size * len(rows) + 0.25 * bool(columns) + 0.35 * bool(title) + 0.1
-    fig, axes = _panels((size * n_columns + 1.7, height), n_rows=len(rows))
+    fig, axes = _panels((size * n_columns + 1.7, height), alt, n_rows=len(rows))
     extent = (-0.5, n_columns - 0.5, 0, 1)  # an image is one unit wide, its centre at its number
     for ax, (name, images) in zip(axes, rows.items()):
         _show(ax, images, n_columns, interpolation="nearest", extent=extent)
         ax.set(xticks=[], yticks=[], frame_on=False)
-        ax.set_ylabel(name, rotation=0, ha="right", va="center")
-    axes[0].set_xticks(range(len(columns)), columns, fontsize=8)
+        ax.set_ylabel(unsigned_zeros(name), rotation=0, ha="right", va="center")
+    axes[0].set_xticks(range(len(columns)), map(unsigned_zeros, columns), fontsize=8)
     axes[0].xaxis.tick_top()
     axes[0].tick_params(length=0)
     axes[0].set_title(title)
     return fig
 
 
-def manifolds(grids: dict[str, tuple[Tensor, tuple | None]]) -> Figure:
+def manifolds(grids: dict[str, tuple[Tensor, tuple | None]], *, alt: str = "") -> Figure:
     """Draw n × n grids of decoded images, {title: (images, extent)}, as pictures of their planes.
 
     extent = (left, right, bottom, top) in z; None if the axes are no even scale, as of quantiles.
     """
     size = min(WIDTH / len(grids), 6.0)
-    fig, axes = _panels((size * len(grids), size + 0.2), n_columns=len(grids))
+    fig, axes = _panels((size * len(grids), size + 0.2), alt, n_columns=len(grids))
     for ax, (title, (images, extent)) in zip(axes, grids.items()):
         _show(ax, images, math.isqrt(len(images)), extent=extent, aspect="auto")
         ax.set(title=title, xlabel="z₁", ylabel="z₂")
@@ -98,10 +105,15 @@ def tile(images: Tensor, n_columns: int) -> np.ndarray:
 
 
 def lines(
-    curves: dict[str, tuple[Sequence, Sequence]], xlabel: str, ylabel: str, log: str = ""
+    curves: dict[str, tuple[Sequence, Sequence]],
+    xlabel: str,
+    ylabel: str,
+    log: str = "",
+    *,
+    alt: str = "",
 ) -> Figure:
     """Draw {name: (x, y)}; `log` is the logarithmic axis, "x" or "y", if there is one."""
-    fig, (ax,) = _panels((WIDTH * 0.75, 3.6))
+    fig, (ax,) = _panels((WIDTH * 0.75, 3.6), alt)
     for i, (name, (x, y)) in enumerate(curves.items()):
         style = {"marker": "." if len(x) < 30 else None, "linestyle": LINES[i % len(LINES)]}
         ax.plot(x, y, label=name, **STYLES.get(name, style))
@@ -118,13 +130,13 @@ def lines(
     return fig
 
 
-def training_curves(history: History) -> Figure:
+def training_curves(history: History, *, alt: str = "") -> Figure:
     """Draw the two terms and their sum, training and test, over the epochs."""
     panels, unit = {"recon": "squared error"}, "squared intensity per image"
     if any(history.kl):
         panels = {"recon": "recon", "kl": "KL", "neg_elbo": "−ELBO = recon + KL"}
         unit = "nats per image"
-    fig, axes = _panels((min(len(panels) * WIDTH / 2, WIDTH), 2.9), n_columns=len(panels))
+    fig, axes = _panels((min(len(panels) * WIDTH / 2, WIDTH), 2.9), alt, n_columns=len(panels))
     for ax, (name, title) in zip(axes, panels.items()):
         for label, prefix in [("train", ""), ("test", "test_")]:
             if values := getattr(history, prefix + name):
@@ -139,13 +151,18 @@ def training_curves(history: History) -> Figure:
 
 
 def histograms(
-    groups: dict[str, Tensor], xlabel: str, log: bool = False, truth: float | None = None
+    groups: dict[str, Tensor],
+    xlabel: str,
+    log: bool = False,
+    truth: float | None = None,
+    *,
+    alt: str = "",
 ) -> Figure:
     """Draw how a number is distributed in several groups, a row each over one axis.
 
     log: a logarithmic axis, from 1 on. truth: a dashed line in every row.
     """
-    fig, axes = _panels((WIDTH * 0.8, 0.7 * len(groups) + 0.6), n_rows=len(groups))
+    fig, axes = _panels((WIDTH * 0.8, 0.7 * len(groups) + 0.6), alt, n_rows=len(groups))
     pooled = torch.cat(list(groups.values())).cpu()
     low, high = pooled.min(), pooled.max()
     bins = np.geomspace(max(low, 1), high, 121) if log else np.linspace(low, high, 121)
@@ -159,34 +176,39 @@ def histograms(
     return fig
 
 
-def kl_surface(mu: Tensor, sigma: Tensor, kl: Tensor) -> Figure:
+def kl_surface(mu: Tensor, sigma: Tensor, kl: Tensor, *, alt: str = "") -> Figure:
     """Draw KL `(len(sigma), len(mu))` of N(mu, σ²) from N(0, 1) as contours over mu and σ."""
-    fig, (ax,) = _panels((WIDTH * 0.7, 3.8))
+    fig, (ax,) = _panels((WIDTH * 0.7, 3.8), alt)
     levels = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 4, 5]
-    filled = ax.contourf(mu, sigma, kl, levels=[0, *levels], cmap="Blues", extend="max")
+    shades = plt.get_cmap("Blues")(np.linspace(0, 0.6, len(levels) + 1))  # none hides black words
+    filled = ax.contourf(mu, sigma, kl, levels=[0, *levels], colors=shades, extend="max")
     contours = ax.contour(mu, sigma, kl, levels=levels, colors="black", linewidths=0.6)
-    ax.clabel(contours, fontsize=8)
+    words = ax.clabel(contours, levels[:-1], fmt="%g", fontsize=9)  # the last lies at the edges
+    plt.setp(words, path_effects=OUTLINE)
     ax.plot(0, 1, "o", color=ORANGE, label="the prior: KL = 0")
     ax.legend()
-    fig.colorbar(filled, label="KL (nats)")
+    fig.colorbar(filled, label="KL (nats)", ticks=[0, *levels], format="%g")
     ax.set(xlabel="μ", ylabel="σ")
     return fig
 
 
 def rate_distortion(
-    points: dict[float, tuple[float, float]], own: tuple[float, float] | None = None
+    points: dict[float, tuple[float, float]],
+    own: tuple[float, float] | None = None,
+    *,
+    alt: str = "",
 ) -> Figure:
     """Draw {beta: (rate, distortion)}, a line through them, and the lines of equal −ELBO.
 
     `own` is the (rate, distortion) of one more run, marked with a star.
     """
-    fig, (ax,) = _panels((WIDTH * 0.75, 4.4))
+    fig, (ax,) = _panels((WIDTH * 0.75, 4.4), alt)
     rates, distortions = zip(*(points[beta] for beta in sorted(points)))
     margin = 0.1 * (max(distortions) - min(distortions))
     right, bottom, top = max(rates) * 1.16, min(distortions) - margin, max(distortions) + margin
     for total in np.arange(bottom // 20 * 20, right + top, 20):  # rate + distortion = total
         ax.axline((0, total), slope=-1, color=PALE, linewidth=0.8, zorder=0)
-        ax.annotate(f"−ELBO {total:g}", (0, total), (4, 3), textcoords="offset points", fontsize=7)
+        ax.annotate(f"−ELBO {total:zg}", (0, total), (4, 3), textcoords="offset points", fontsize=7)
     ax.plot(rates, distortions, color=BLUE, marker="o")
     for beta, point in points.items():
         ax.annotate(f"β = {beta:g}", point, (7, 6), textcoords="offset points", fontsize=9)
@@ -202,16 +224,23 @@ def rate_distortion(
 
 
 def code_maps(
-    maps: dict[str, Tensor], labels: Tensor, class_names: Sequence[str], circles: bool = False
+    maps: dict[str, Tensor],
+    labels: Tensor,
+    class_names: Sequence[str],
+    circles: bool = False,
+    *,
+    alt: str = "",
 ) -> Figure:
     """Draw 2-D codes coloured by class, a panel an entry; `circles` adds the prior's 1σ and 2σ."""
     size = min(WIDTH / len(maps), 6.0)
-    fig, axes = _panels((size * len(maps), size + 0.1), n_columns=len(maps))
+    fig, axes = _panels((size * len(maps), size + 0.1), alt, n_columns=len(maps))
     for ax, (title, points) in zip(axes, maps.items()):
         _scatter_classes(ax, points, labels, class_names)
         if circles:
             _prior_circles(ax)
         ax.set(title=title, xlabel="first coordinate", ylabel="second coordinate")
+        ax.set_aspect("equal", adjustable="datalim")
+    _move_words_apart(fig)
     return fig
 
 
@@ -223,39 +252,45 @@ def plane(
     The axes fill the figure, so that a place in the picture is a place in the plane: low at the
     bottom left, high at the top right. The numbers along them are inside.
     """
-    fig = Figure(figsize=(5, 5))
+    fig = Figure(figsize=(4, 4))
     ax = fig.add_axes((0, 0, 1, 1))
     _scatter_classes(ax, points, labels, class_names)
     _prior_circles(ax)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    ax.tick_params(direction="in", pad=-4)
+    ax.grid(alpha=0.3)
+    ax.tick_params(length=0, pad=-4)  # a tick beside its number would look like a minus sign
     for axis, inside in [(ax.xaxis, {"va": "bottom"}), (ax.yaxis, {"ha": "left"})]:
         start, end = axis.get_view_interval()
-        margin = (end - start) / 20  # a number at a corner would be cut
+        margin = (end - start) / 10  # at a corner two numbers would meet
         ticks = [t for t in axis.get_ticklocs() if start + margin < t < end - margin]
-        axis.set_ticks(ticks, axis.major.formatter.format_ticks(ticks), fontsize=9, **inside)
+        names = axis.major.formatter.format_ticks(ticks)
+        axis.set_ticks(ticks, names, fontsize=11, path_effects=OUTLINE, **inside)
+    _move_words_apart(fig)
     return fig
 
 
 def posterior_ellipses(
-    mu: Tensor, log_var: Tensor, labels: Tensor, class_names: Sequence[str]
+    mu: Tensor, log_var: Tensor, labels: Tensor, class_names: Sequence[str], *, alt: str = ""
 ) -> Figure:
     """Draw each q(z|x) of 2-D codes as its 2σ ellipse, over the prior's 1σ and 2σ circles."""
-    fig, (ax,) = _panels((6.2, 6.2))
+    fig, (ax,) = _panels((6.2, 6.2), alt)
     mu, sigma, labels = mu.cpu(), torch.exp(0.5 * log_var).cpu(), labels.cpu()
     for m, s, label in zip(mu.tolist(), sigma.tolist(), labels.tolist()):
-        ax.add_patch(Ellipse(m, 4 * s[0], 4 * s[1], alpha=0.5, color=CLASS_COLOURS[label % 10]))
+        colour = CLASS_COLOURS[label % 10]
+        ax.add_patch(Ellipse(m, 4 * s[0], 4 * s[1], fc=(colour, 0.1), ec=(colour, 0.7)))
     _prior_circles(ax)
     ax.scatter(*mu.T, s=2, color="black")
     _name_classes(ax, mu, labels, class_names)
-    ax.set(aspect="equal", xlabel="z₁", ylabel="z₂")
+    ax.set(xlabel="z₁", ylabel="z₂")
+    ax.set_aspect("equal", adjustable="datalim")
+    _move_words_apart(fig)
     return fig
 
 
-def aggregate_posterior(z: Tensor) -> Figure:
+def aggregate_posterior(z: Tensor, *, alt: str = "") -> Figure:
     """Draw draws of q(z|x) over many images `(N, L)` against N(0, 1): pooled, and a dimension."""
     z = z.cpu()
-    fig, (left, right) = _panels((WIDTH, 3.2), n_columns=2)
+    fig, (left, right) = _panels((WIDTH, 3.2), alt, n_columns=2)
     left.hist(z.flatten(), bins=120, range=(-4, 4), density=True, color="#9fc5e8", label="encoded")
     x = torch.linspace(-4, 4, 200)
     density = torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
@@ -269,10 +304,10 @@ def aggregate_posterior(z: Tensor) -> Figure:
     return fig
 
 
-def kl_bars(kl: Tensor, active: Tensor) -> Figure:
+def kl_bars(kl: Tensor, active: Tensor, *, alt: str = "") -> Figure:
     """Draw the KL of each latent dimension, sorted, unused ones hatched."""
     order = kl.argsort(descending=True).tolist()
-    fig, (ax,) = _panels((WIDTH * 0.85, 2.8))
+    fig, (ax,) = _panels((WIDTH * 0.85, 2.8), alt)
     colours, hatches = zip(*((BLUE, "") if active[j] else ("white", "///") for j in order))
     ax.bar(range(len(order)), kl[order].cpu(), color=colours, hatch=hatches, edgecolor=BLUE)
     ax.set_xticks(range(len(order)), order, fontsize=8 if len(order) <= 32 else 4)
@@ -283,10 +318,19 @@ def kl_bars(kl: Tensor, active: Tensor) -> Figure:
 # --- small parts ----------------------------------------------------------------------------------
 
 
-def _panels(size: tuple[float, float], n_rows: int = 1, n_columns: int = 1) -> tuple[Figure, list]:
+def unsigned_zeros(text: object) -> str:
+    """Return a text in which each number that was rounded to zero has lost its minus sign."""
+    return re.sub(r"(?<![\w.])[-−](?=0(\.0+)?(?![\w.]))", "", str(text))
+
+
+def _panels(
+    size: tuple[float, float], alt: str, n_rows: int = 1, n_columns: int = 1
+) -> tuple[Figure, list]:
     """Make a figure without overlap and its axes, and close it: only the caller holds it."""
     fig, axes = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False)
     plt.close(fig)
+    # IPython asks this for what goes with a picture; the picture itself it gets from matplotlib.
+    fig._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": alt}} if alt else {})
     return fig, list(axes.flat)
 
 
@@ -306,10 +350,38 @@ def _name_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequenc
     for label in labels.unique().tolist():
         centre = points[labels == label].median(dim=0).values.tolist()
         box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": CLASS_COLOURS[label % 10]}
-        ax.annotate(class_names[label], centre, **style, bbox=box | {"alpha": 0.75})
+        ax.annotate(class_names[label], centre, **style, bbox=box | {"alpha": 0.85})
 
 
 def _prior_circles(ax: Axes) -> None:
-    for radius, style in ((1, "--"), (2, "-")):
-        ax.add_patch(Circle((0, 0), radius, fill=False, linestyle=style, linewidth=1.2))
-        ax.annotate(f"{radius}σ", (0, radius), fontsize=9, ha="center", va="bottom")
+    style = {"ha": "center", "va": "bottom", "fontsize": 9, "path_effects": OUTLINE}
+    for radius, line in ((1, "--"), (2, "-")):
+        ax.add_patch(Circle((0, 0), radius, fill=False, linestyle=line, linewidth=1.2))
+        ax.annotate(f"{radius}σ", (0, radius), **style)
+
+
+def _move_words_apart(fig: Figure) -> None:
+    """Move what is written in each panel apart until nothing covers another, and draw a line from
+    what had to go far to its place."""
+    fig.draw_without_rendering()  # from now on a place in a panel is a place in the picture
+    for ax in fig.axes:
+        boxes = [text.get_window_extent().get_points() for text in ax.texts]
+        boxes = np.reshape(boxes, (-1, 2, 2))
+        places, sizes = boxes.mean(axis=1), np.ptp(boxes, axis=1) + 6  # pixels
+        starts, (low, high) = places.copy(), ax.bbox.get_points()
+        for _ in range(100):
+            for i, j in combinations(range(len(places)), 2):
+                apart = places[i] - places[j]
+                overlap = (sizes[i] + sizes[j]) / 2 - np.abs(apart)
+                if (overlap > 0).all():
+                    side = overlap.argmin()  # the shorter way out
+                    step = math.copysign(overlap[side] / 2, apart[side])
+                    places[[i, j], side] += (step, -step)
+            places = places.clip(low + sizes / 2, high - sizes / 2)
+        to_data = ax.transData.inverted().transform
+        for text, start, place, size in zip(ax.texts, starts, places, sizes):
+            x, y = to_data(ax.transData.transform(text.get_position()) + place - start)
+            text.set_position((x, y))
+            if (np.abs(place - start) > size / 2).any():
+                line = np.transpose(to_data([start, place]))
+                ax.plot(*line, color="black", linewidth=0.8, scalex=False, scaley=False)
