@@ -19,7 +19,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.lessons
 
 # The lessons with most explorers, small and offline: what is tested is the page, not the training.
-RUN = ["01_autoencoder", "02_vae", "03_latent_space"]
+RUN = ["01_autoencoder", "02_vae", "03_latent_space", "04_anomaly"]
 SMALL = "\ndataset, epochs, hidden_size = 'digits', 4, 64"
 
 # What no lesson has: names that are HTML, explorers that the kernel is asked about by name, and
@@ -170,9 +170,8 @@ def test_compared_sliders_move_both_pictures(explorer):
     assert output.locator(".vae-picture img").count() == 2
 
 
-@pytest.mark.parametrize("name", ["01_autoencoder", "03_latent_space"])
-def test_map_moves_by_click_drag_and_arrow_keys(name, explorer):
-    page, output = explorer(name, "explore.latent_map")
+def test_map_moves_by_click_drag_and_arrow_keys(explorer):
+    page, output = explorer("01_autoencoder", "explore.latent_map")
     picture = output.locator(".vae-picture img")
     plane = output.get_by_role("application")
     box = plane.bounding_box()
@@ -207,7 +206,7 @@ def test_map_moves_by_click_drag_and_arrow_keys(name, explorer):
 
 
 def test_compared_maps_move_together(explorer):
-    page, output = explorer("02_vae", 'explore.compare({"autoencoder": autoencoder_2d')
+    page, output = explorer("03_latent_space", "explore.compare")
     box = output.get_by_role("application").first.bounding_box()
     with Changes(page, *output.locator(".vae-picture img").all()):
         page.mouse.click(box["x"] + 0.7 * box["width"], box["y"] + 0.3 * box["height"])
@@ -215,9 +214,8 @@ def test_compared_maps_move_together(explorer):
     assert one == two != "z = (0.00, 0.00)"
 
 
-@pytest.mark.parametrize("name", ["02_vae", "03_latent_space"])
-def test_pad_is_drawn_on_with_the_mouse_and_the_keyboard(name, explorer):
-    page, output = explorer(name, "explore.draw_digit")
+def test_pad_is_drawn_on_with_the_mouse_and_the_keyboard(explorer):
+    page, output = explorer("04_anomaly", "explore.draw_digit")
     pad = output.get_by_role("application")
     seen = output.get_by_alt_text("the drawing as the network sees it")
     decoded = output.locator(".vae-picture img")
@@ -352,9 +350,8 @@ def test_reset_holds_though_the_kernel_lags_behind(goes_on, explorer, lagging):
     sync_api.expect(output.locator("output")).to_have_text(f"z = ({x:.2f}, {y:.2f})")
 
 
-@pytest.mark.parametrize("name", ["01_autoencoder", "03_latent_space"])
-def test_morph_goes_from_one_image_to_the_other(name, explorer):
-    page, output = explorer(name, "explore.morph")
+def test_morph_goes_from_one_image_to_the_other(explorer):
+    page, output = explorer("03_latent_space", "explore.morph")
     picture = output.locator(".vae-picture img")
     output.get_by_role("slider").focus()
     with Changes(page, picture):
@@ -370,9 +367,9 @@ def test_morph_goes_from_one_image_to_the_other(name, explorer):
     "name, call, names",
     [
         ("03_latent_space", "explore.latent_sliders", ["slider z[", "img decoded image"]),
-        ("03_latent_space", "explore.latent_map", ["application Latent map", "img decoded image"]),
+        ("01_autoencoder", "explore.latent_map", ["application Latent map", "img decoded image"]),
         (
-            "03_latent_space",
+            "04_anomaly",
             "explore.draw_digit",
             ["application Pad", "img code: z[", "img nearest training"],
         ),
@@ -399,7 +396,7 @@ def test_a_screen_reader_has_words_for_every_part(name, call, names, explorer):
 
 
 def test_a_cell_run_again_and_again_leaves_nothing_behind(explorer):
-    page, _ = explorer("03_latent_space", "explore.latent_map")
+    page, _ = explorer("01_autoencoder", "explore.latent_map")
     comms = f"() => {labs.PANEL}.sessionContext.session.kernel._comms.size"
 
     def run_cell() -> int:
@@ -415,7 +412,7 @@ def test_a_cell_run_again_and_again_leaves_nothing_behind(explorer):
     assert [run_cell() for _ in range(6)] == 6 * [first]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "04_likelihood"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "05_likelihood"])
 def test_committed_lesson_shows_its_explorers_without_a_kernel(name, browser, lab):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     labs.open_notebook(page, lab, f"committed/{name}.ipynb")

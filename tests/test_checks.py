@@ -3,6 +3,7 @@
 The wrong answers below are written as a learner would write them, without the checks' own tensors.
 """
 
+import functools
 import importlib
 import math
 import pkgutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from vae_lesson.teaching import checks
 from vae_lesson.teaching.checks.rate_distortion import diagnose, fault_named
@@ -21,11 +23,13 @@ MODULES = [
     for file in pkgutil.iter_modules(checks.__path__)
     if file.name != "verdict"
 ]
-HOMES = {  # {public function: its module}
+HOMES = {  # {check: its module}
     name: module
     for module in MODULES
     for name, value in vars(module).items()
     if callable(value) and value.__module__ == module.__name__ and name[0].islower()
+    if not name.startswith("our_")
+    if not name.startswith("our_")  # what a lesson goes on with while an exercise is unsolved
 }
 
 # --- right answers --------------------------------------------------------------------------------
@@ -39,11 +43,15 @@ def bce(x_logits, x):
     return F.binary_cross_entropy_with_logits(x_logits, x, reduction="none")
 
 
-def slerp(z0, z1, t):
-    omega = torch.acos(torch.sum(z0 * z1) / (torch.norm(z0) * torch.norm(z1)))
-    return torch.sin((1 - t) * omega) / torch.sin(omega) * z0 + (
-        torch.sin(t * omega) / torch.sin(omega) * z1
-    )
+def traversal(z, j, values):
+    codes = z.repeat(len(values), 1)
+    codes[:, j] = values
+    return codes
+
+
+def area(normal, strange):
+    difference = strange[:, None] - normal
+    return ((difference > 0).float() + (difference == 0).float() / 2).mean()
 
 
 def log_normal(z, mu, sigma):
@@ -82,14 +90,14 @@ def beta(pixels, latents, kl_weight, n_pixels, latent_size):
 
 RIGHT = {
     "squared_error": lambda x_hat, x: ((x_hat - x) ** 2).sum(dim=1),
-    "pca_reconstruct": lambda x, mean, components: mean + (x - mean) @ components.T @ components,
     "lerp": lambda z0, z1, t: (1 - t) * z0 + t * z1,
     "reparameterize": lambda mu, log_var, eps: mu + eps * torch.exp(log_var / 2),
     "kl_divergence": kl,
     "neg_elbo": lambda x_logits, x, mu, log_var: bce(x_logits, x).sum(dim=1) + kl(mu, log_var),
-    "slerp": slerp,
-    "active_units": lambda mu: (mu.var(dim=0) > 0.01).sum(),
+    "traversal": traversal,
     "attribute_direction": lambda codes, has_it: codes[has_it].mean(0) - codes[~has_it].mean(0),
+    "threshold": lambda scores, rate: torch.quantile(scores, 1 - rate),
+    "roc_area": area,
     "log_weights": log_weights,
     "importance_weighted_bound": bound,
     "bits_per_dimension": bits,
@@ -108,8 +116,16 @@ def kl_of_sigma(mu, sigma):
     return 0.5 * torch.sum(mu**2 + sigma**2 - 1 - torch.log(sigma**2), dim=1)
 
 
-def slerp_of_omega(omega, z0, z1, t):
-    return (torch.sin((1 - t) * omega) * z0 + torch.sin(t * omega) * z1) / torch.sin(omega)
+def changed_in_a_loop(z, j, values, copy=lambda code: code):
+    codes = []
+    for value in values:
+        z[j] = value
+        codes.append(copy(z))
+    return torch.stack([code + 0 for code in codes])
+
+
+def bell(times):
+    return lambda scores, rate: scores.mean() + times * scores.std()
 
 
 def half_squares(z):
@@ -143,12 +159,6 @@ WRONG = {
         ("difference without a square", lambda a, x: (a - x).sum(dim=1)),
         ("difference without a square", lambda a, x: (x - a).sum(dim=1)),
         ("before the sum over pixels", lambda a, x: (a - x) ** 2),
-    ],
-    "pca_reconstruct": [  # (x, mean, components)
-        ("add the mean back", lambda x, m, c: (x - m) @ c.T @ c),
-        ("subtract the mean before", lambda x, m, c: x @ c.T @ c + m),
-        ("subtract the mean before", lambda x, m, c: x @ c.T @ c),
-        ("to get back to pixels", lambda x, m, c: (x - m) @ c.T),
     ],
     "lerp": [  # (z0, z1, t)
         ("from z1 to z0", lambda z0, z1, t: t * z0 + (1 - t) * z1),
@@ -197,29 +207,19 @@ WRONG = {
             lambda a, x, m, v: bce(a, x).sum(dim=1) + kl(m, v) / m.shape[1],
         ),
     ],
-    "slerp": [  # (z0, z1, t)
-        ("the straight line", lambda z0, z1, t: torch.lerp(z0, z1, t)),
-        ("from z1 to z0", lambda z0, z1, t: slerp(z0, z1, 1 - t)),
-        (
-            "missing the division by sin ω",
-            lambda z0, z1, t: (
-                slerp(z0, z1, t) * torch.sin(torch.acos(F.cosine_similarity(z0, z1, 0)))
-            ),
-        ),
-        (
-            "without dividing by the two norms",
-            lambda z0, z1, t: slerp_of_omega(torch.acos(z0 @ z1), z0, z1, t),
-        ),
-        ("a unit vector", lambda z0, z1, t: F.normalize(slerp(z0, z1, t), dim=0)),
-        ("a unit vector", lambda z0, z1, t: slerp(z0 / z0.norm(), z1 / z1.norm(), t)),
-    ],
-    "active_units": [  # (mu)
-        ("the standard deviation", lambda m: (m.std(dim=0) > 0.01).sum()),
-        ("the number of images", lambda m: (m.var(dim=1) > 0.01).sum()),
-        ("the size of mu", lambda m: (m.abs().mean(dim=0) > 0.01).sum()),
-        ("the size of mu", lambda m: (m.mean(dim=0).abs() > 0.01).sum()),
-        ("the size of mu", lambda m: ((m**2).mean(dim=0) > 0.01).sum()),
-        ("a mask", lambda m: m.var(dim=0) > 0.01),
+    "traversal": [  # (z, j, values)
+        ("added to what is there", lambda z, j, v: z + v[:, None] * torch.eye(4)[j]),
+        ("every dimension set", lambda z, j, v: v[:, None] * torch.ones_like(z)),
+        ("zeros in the other dimensions", lambda z, j, v: v[:, None] * torch.eye(4)[j]),
+        ("another dimension than j", lambda z, j, v: traversal(z, j - 1, v)),
+        ("another dimension than j", lambda z, j, v: traversal(z, j + 1, v)),
+        ("copies of z", lambda z, j, v: z.repeat(len(v), 1)),
+        ("needs a clone", changed_in_a_loop),
+        ("the codes as columns", lambda z, j, v: traversal(z, j, v).T),
+        ("one code: return", lambda z, j, v: traversal(z, j, v)[0]),
+        ("one code: return", lambda z, j, v: traversal(z, j, v)[-1]),
+        ("the values of dimension j alone", lambda z, j, v: v),
+        ("the values of dimension j alone", lambda z, j, v: v[:, None]),
     ],
     "attribute_direction": [  # (codes, has_it)
         ("the opposite", lambda c, h: c[~h].mean(dim=0) - c[h].mean(dim=0)),
@@ -227,6 +227,36 @@ WRONG = {
         ("sums", lambda c, h: c[h].sum(dim=0) - c[~h].sum(dim=0)),
         ("the mean of all", lambda c, h: c[h].mean(dim=0) - c.mean(dim=0)),
         ("keep its length", lambda c, h: F.normalize(RIGHT["attribute_direction"](c, h), dim=0)),
+    ],
+    "threshold": [  # (scores, false_alarms)
+        ("all but this share", lambda s, rate: torch.quantile(s, rate)),
+        ("all but this share", lambda s, rate: s.sort().values[int(rate * len(s))]),
+        ("all but this share", lambda s, rate: s.kthvalue(int(rate * len(s))).values),
+        ("all but this share", lambda s, rate: s.sort(descending=True).values[36]),
+        ("a part of the largest", lambda s, rate: s.max() * (1 - rate)),
+        ("a part of the largest", lambda s, rate: s.max() - rate * (s.max() - s.min())),
+        ("which flags nobody", lambda s, rate: s.max()),
+        *(("the bell curve", bell(times)) for times in (1, 1.2816, 1.6449, 2, 3)),
+        ("a place in the sorted scores", lambda s, rate: (1 - rate) * len(s)),
+        ("a place in the sorted scores", lambda s, rate: round(rate * len(s))),
+        ("the flags", lambda s, rate: s > s.quantile(1 - rate)),
+    ],
+    "roc_area": [  # (normal, strange)
+        ("a normal image has the higher score", lambda a, b: area(b, a)),
+        ("counted as lost", lambda a, b: (b[:, None] > a[None, :]).float().mean()),
+        ("counted as won", lambda a, b: (b[:, None] >= a).float().mean()),
+        ("one normal image for each", lambda a, b: (b > a).float().mean()),
+        ("one normal image for each", lambda a, b: (b >= a).float().mean()),
+        ("one normal image for each", lambda a, b: ((b > a) + 0.5 * (b == a)).mean()),
+        ("the number of pairs", lambda a, b: sum(y > x for y in b for x in a)),
+        ("the number of pairs", lambda a, b: area(a, b) * len(a) * len(b)),
+        ("the table of all pairs", lambda a, b: b[:, None] > a),
+        ("the table of all pairs", lambda a, b: b > a[:, None]),
+        ("the table of all pairs", lambda a, b: (b > a[:, None]) + 0.5 * (b == a[:, None])),
+        ("one number an image", lambda a, b: torch.stack([area(a, y[None]) for y in b])),
+        ("one number an image", lambda a, b: torch.stack([area(x[None], b) for x in a])),
+        ("a comparison of two means", lambda a, b: b.mean() > a.mean()),
+        ("a comparison of two means", lambda a, b: b.mean() - a.mean()),
     ],
     "log_weights": [  # (recon, z, mu, log_var)
         ("with the wrong sign: recon", lambda r, z, m, v: r + log_p(z) - log_q(z, m, v)),
@@ -387,7 +417,7 @@ def run(name, answer):
 
 def test_every_check_is_tested():
     # These compare names, not tensors, and have tests of their own at the end.
-    assert set(HOMES) - {"diagnose", "fault_named"} == set(RIGHT)
+    assert set(HOMES) - {"diagnose", "fault_named", *BUILT} == set(RIGHT)
 
 
 # --- right ----------------------------------------------------------------------------------------
@@ -649,3 +679,141 @@ def test_any_unambiguous_spelling_names_a_fault(words, fault):
 def test_what_is_not_yet_a_diagnosis(answers, says):
     verdict = diagnose(answers)
     assert verdict.ok is False and verdict.startswith("Not yet: ") and says in verdict
+
+
+# --- what is built: networks, and what trains them ------------------------------------------------
+
+
+class Net(nn.Module):
+    """A VAE as a learner writes it; the options are mistakes."""
+
+    def __init__(self, latent_size, hidden_size, heads=2, relu=True, swapped=False, sigmoid=False):
+        super().__init__()
+        between = [nn.ReLU()] if relu else []
+        code = heads * latent_size
+        first = [nn.Linear(784, hidden_size), *between, nn.Linear(hidden_size, code)]
+        last = [nn.Linear(latent_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, 784)]
+        self.encoder, self.decoder = nn.Sequential(*first), nn.Sequential(*last)
+        self.swapped, self.sigmoid = swapped, sigmoid
+
+    def encode(self, x):
+        mu, log_var = self.encoder(x).chunk(2, dim=1)
+        return (log_var, mu) if self.swapped else (mu, log_var)
+
+    def decode(self, z):
+        return self.decoder(z).sigmoid() if self.sigmoid else self.decoder(z)
+
+
+def pair(end=(nn.Sigmoid,), relu=(nn.ReLU,), code=()):
+    def answer(latent, hidden):
+        encoder = [nn.Linear(784, hidden), *(f() for f in relu), nn.Linear(hidden, latent)]
+        decoder = [nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, 784)]
+        encoder, decoder = encoder + [f() for f in code], decoder + [f() for f in end]
+        return nn.Sequential(*encoder), nn.Sequential(*decoder)
+
+    return answer
+
+
+def train_autoencoder(encoder, decoder, images, epochs, batch_size, lr, generator, **how):
+    def loss(x):
+        return ((decoder(encoder(x)) - x) ** 2).sum(dim=1).mean()
+
+    weights = [*encoder.parameters(), *decoder.parameters()]
+    train(weights, loss, images, epochs, batch_size, lr, generator, **how)
+
+
+def train_vae(model, images, epochs, batch_size, lr, generator, noise=True, **how):
+    def loss(x):
+        mu, log_var = model.encode(x)
+        eps = torch.randn(mu.shape, generator=generator)
+        z = mu + torch.exp(0.5 * log_var) * eps if noise else mu
+        return (bce(model.decode(z), x).sum(dim=1) + kl(mu, log_var)).mean()
+
+    train([*model.parameters()], loss, images, epochs, batch_size, lr, generator, **how)
+
+
+def train(
+    weights, loss, images, epochs, batch_size, lr, generator, zero=True, sign=1, n=None, step=True
+):
+    optimizer = torch.optim.Adam(weights, lr=lr)
+    for _ in range(n or epochs):
+        for index in torch.randperm(len(images), generator=generator).split(batch_size):
+            if zero:
+                optimizer.zero_grad()
+            (sign * loss(images[index].flatten(1).float() / 255)).backward()
+            if step:
+                optimizer.step()
+
+
+def new_images(model, n, latent_size, generator):
+    return torch.sigmoid(model.decode(torch.randn((n, latent_size), generator=generator)))
+
+
+LOOP = [
+    ("not one weight", {"step": False}),
+    ("gradients that add up", {"zero": False}),
+    ("its sign is turned", {"sign": -1}),
+    ("a single epoch", {"n": 1}),
+]
+BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
+    "networks": (
+        pair(),
+        [
+            ("lacks the Sigmoid", pair(end=())),
+            ("one ReLU in the encoder", pair(relu=())),
+            ("one ReLU in the encoder", pair(relu=(nn.ReLU, nn.ReLU))),
+            ("ends in ReLU(): a code may be any number", pair(code=(nn.ReLU,))),
+            ("ends in Sigmoid(): a code may be any number", pair(code=(nn.Sigmoid,))),
+            ("wanted Linear(in_features=784", lambda latent, hidden: pair()(latent, 2 * hidden)),
+            ("return two nn.Sequential", lambda latent, hidden: 3),
+            ("return two nn.Sequential", lambda latent, hidden: nn.Sequential(nn.ReLU())),
+        ],
+    ),
+    "network": (
+        Net,
+        [
+            ("weights have shapes", functools.partial(Net, heads=1)),
+            ("one ReLU missing", functools.partial(Net, relu=False)),
+            ("log_var before mu", functools.partial(Net, swapped=True)),
+            ("leave the sigmoid", functools.partial(Net, sigmoid=True)),
+            ("write the encoder", lambda latent, hidden: nn.Module()),
+            ("AttributeError", lambda latent, hidden: 3),
+        ],
+    ),
+    "training": (
+        train_autoencoder,
+        [(says, functools.partial(train_autoencoder, **how)) for says, how in LOOP],
+    ),
+    "vae_training": (
+        train_vae,
+        [
+            *((says, functools.partial(train_vae, **how)) for says, how in LOOP),
+            ("the noise is forgotten", functools.partial(train_vae, noise=False)),
+        ],
+    ),
+    "sample": (
+        new_images,
+        [
+            ("logits", lambda *a: torch.logit(new_images(*a))),
+            (
+                "uniform codes",
+                lambda m, n, k, g: m.decode(torch.rand((n, k), generator=g)).sigmoid(),
+            ),
+            ("one code for all", lambda m, n, k, g: new_images(m, 1, k, g).expand(n, -1)),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_is_built_is_told_right_from_wrong(name):
+    right, wrong = BUILT[name]
+    state = torch.get_rng_state()
+    verdict = run(name, right)
+    assert verdict.ok, verdict
+    assert torch.equal(torch.get_rng_state(), state)
+    for says, answer in wrong:
+        verdict = run(name, answer)
+        assert not verdict.ok and says in verdict, (says, verdict)
+    for nothing in (lambda *_: None, lambda *_: ..., broken, lambda: 1):
+        assert run(name, nothing).startswith("Not yet: ")

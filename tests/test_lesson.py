@@ -1,7 +1,9 @@
 """lesson: checked parameters, bands, tables, the summary file, shown source."""
 
+import ast
 import errno
 import html
+import inspect
 import io
 import json
 import math
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 
 from vae_lesson import losses, models
+from vae_lesson.arguments import check_whole
 from vae_lesson.data import Images
 from vae_lesson.running import saving
 from vae_lesson.sources import NAMES
@@ -297,12 +300,19 @@ def test_table_aligns_its_text():
         (math.nan, "nan"),
         (784, "784"),
         (60_000, "60,000"),
+        (-0.0, "0.00"),
+        (np.float32(-0.0), "0.0"),
+        ("-0.000000", "0.000000"),
         ("as it is", "as it is"),
         (None, "None"),
     ],
 )
 def test_table_formats_numbers(value, shown):
     assert lesson.Table(["x"], [[value]]).rows == [[shown]]
+
+
+def test_a_tables_header_has_no_minus_zero():
+    assert lesson.Table(["what", f"K = {-1e-9:.1f}"], []).header == ["what", "K = 0.0"]
 
 
 def test_table_escapes_html():
@@ -358,4 +368,69 @@ def test_show_source_shows_the_real_code():
     mu, log_var = torch.randn(3, 2), torch.randn(3, 2)
     expected = losses.kl_standard_normal(mu, log_var)
     assert torch.equal(names["kl_standard_normal"](mu, log_var), expected)
-    assert "<span" in shown._repr_html_()  # in colours
+
+
+def test_show_source_looks_like_code():
+    page = lesson.show_source(models.VAE.encode)._repr_html_()
+    assert "<span" in page  # in colours
+    # In a page made by nbconvert the letters of an output's <pre> are those of its text.
+    assert re.search(r'<pre style="font-family: [^"]*monospace', page)
+
+
+NOTE = "# checks of the arguments left out"
+
+
+@pytest.mark.parametrize(
+    "function, code",
+    [
+        (models.VAE.encode, ["mu, log_var = ", "return mu, log_var"]),
+        (models.VAE.decode, [NOTE, "return self.decoder(z)"]),
+        (losses.bernoulli_nll, [NOTE, "return per_image("]),
+        (models.reparameterize, ["if eps is None:", "    eps = ", NOTE, "return mu + eps * "]),
+    ],
+)
+def test_show_source_leaves_out_the_checks_and_says_so(function, code):
+    (shown,) = ast.parse(source := lesson.show_source(function).data).body
+    assert shown.name == function.__name__
+    docstring = ast.get_docstring(shown)
+    assert docstring.splitlines()[0] == inspect.getdoc(function).splitlines()[0]
+    assert docstring.rstrip() == docstring and "Raises" not in docstring
+    lines = [line[4:] for line in source.split('"""')[-1].strip("\n").split("\n")]
+    assert len(lines) == len(code)
+    assert all(line.startswith(start) for line, start in zip(lines, code))
+
+
+def test_show_source_keeps_what_is_no_check():
+    def checked(x, how=None):
+        """Return x.
+
+        Raises: ValueError if x is wrong, which is told in
+        two lines.
+        Source: a book.
+
+        Raises: ValueError at the end.
+        """
+        if x < 0:
+            wanted = "not below 0"
+            raise ValueError(wanted)
+        if how is None:
+            how = "as usual"
+        if how == "wrongly":
+            raise RuntimeError("no argument is wrong")
+        text = """no docstring
+
+        """
+        return x, how, text
+
+    def only_a_check(x):
+        check_whole("x", x)
+
+    shown = lesson.show_source(checked).data
+    docstring = '"""Return x.\n\n    Source: a book.\n    """'
+    before, after = shown.split(f"    {NOTE}\n")
+    assert before == f"def checked(x, how=None):\n    {docstring}\n"
+    names = {}
+    exec(shown, names)
+    assert names["checked"](-1) == (-1, "as usual", "no docstring\n\n    ")
+    assert after.startswith("    if how is None:") and "RuntimeError" in after
+    assert "check_whole" in lesson.show_source(only_a_check).data  # else nothing would be left

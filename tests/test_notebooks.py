@@ -3,6 +3,7 @@
 That every committed lesson runs from top to bottom is nbval's part: pytest collects notebooks/ too.
 """
 
+import ast
 import base64
 import hashlib
 import io
@@ -24,50 +25,49 @@ from vae_lesson.explore.parts import png
 from vae_lesson.sources import load_images
 
 
-def exercises(notebook: nbformat.NotebookNode) -> list[tuple[str, str, str]]:
-    """Return (import of the checks, stub cell, solution) of each exercise; the solution is folded
-    into the next cell."""
-    found, checks = [], ""
+def exercises(notebook: nbformat.NotebookNode) -> list[tuple[str, str, str, str]]:
+    """Return (stub, call of its check, what makes the answer be used, solution) of each exercise.
+
+    The solution is folded into the next cell.
+    """
+    found = []
     for cell, after in zip(notebook.cells, notebook.cells[1:]):
-        if cell.cell_type == "code":
-            line = re.search(r"^from vae_lesson\.teaching\.checks import .*$", cell.source, re.M)
-            checks = line.group() if line else checks
-            if re.search(r"^checks\.\w+\(my_\w+\)$", cell.source, re.M):
-                folded = re.search(
-                    r"<details>.*?```python\n(.*?)```.*?</details>", after.source, re.S
-                )
-                assert folded, f"no folded solution below: {cell.source}"
-                found.append((checks, cell.source, folded.group(1)))
+        checked = re.search(
+            r"^(?:(\w+) = lesson\.yours\()?(checks\.\w+)[(,] ?(\w+)\b.*$", cell.source, re.M
+        )
+        if cell.cell_type == "code" and checked:
+            folded = re.search(r"<details>.*?```python\n(.*?)```.*?</details>", after.source, re.S)
+            assert folded, f"no folded solution below: {cell.source}"
+            used, check, mine = checked.groups()
+            use = f"{used} = {mine}" if used else ""
+            found.append((cell.source[: checked.start()], f"{check}({mine})", use, folded[1]))
     return found
 
 
-EXERCISES = [
-    pytest.param(*exercise, id=re.search(r"my_\w+", exercise[1]).group())
-    for path in LESSONS
-    for exercise in exercises(read(path))
-]
+def imports(notebook: nbformat.NotebookNode) -> str:
+    """Return all that a lesson imports, as code."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    found = (n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Import | ast.ImportFrom))
+    return "\n".join(map(ast.unparse, found))
 
 
 def test_there_are_lessons():
-    wanted = "01_autoencoder 02_vae 03_latent_space 04_likelihood 05_rate_distortion"
+    wanted = "01_autoencoder 02_vae 03_latent_space 04_anomaly 05_likelihood 06_rate_distortion"
     assert wanted.split() == NAMES
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=NAMES)
-def test_each_lesson_has_two_to_four_exercises(path):
-    assert 2 <= len(exercises(read(path))) <= 4
-
-
-@pytest.mark.parametrize("checks, stub, solution", EXERCISES)
-def test_solution_passes_its_check_and_the_stub_does_not(checks, stub, solution):
-    names = {"torch": torch}
-    exec(checks, names)
-    *definition, call = stub.strip().split("\n")
-    exec("\n".join(definition), names)
-    assert eval(call, names) == "Not yet: your function returns nothing."
-    exec(solution, names)
-    verdict = eval(call, names)
-    assert verdict.ok, verdict
+def test_each_solution_passes_its_check_and_no_stub_does(path):
+    notebook, names = read(path), {}
+    exec(imports(notebook), names)
+    assert 2 <= len(exercises(notebook)) <= 6
+    for stub, check, use, solution in exercises(notebook):
+        exec(stub, names)
+        assert str(eval(check, names)).startswith("Not yet")
+        exec(solution, names)
+        verdict = eval(check, names)
+        assert verdict.ok, verdict
+        exec(use, names)
 
 
 # --- what is committed ----------------------------------------------------------------------------
@@ -221,6 +221,7 @@ def printed(notebook: nbformat.NotebookNode) -> str:
 def test_lesson_01_offline_with_another_size(run, tmp_path):
     done = run("01_autoencoder", dataset="digits", epochs=1, latent_size=5, hidden_size=64)
     assert "PCA, 5 numbers" in printed(done)
+    assert "the same weights, bit for bit: True" in printed(done)
     assert (tmp_path / "results" / "autoencoder.pt").is_file()
     assert (tmp_path / "results" / "01_autoencoder.json").is_file()
 
@@ -245,7 +246,6 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
     text = printed(done)
     assert "fashion: 3,000 training" in text
     assert "Training now, because there is no vae.pt yet." in text
-    assert "going on without it" in text  # of MNIST, its strange images
     pictures = [
         o.data
         for cell in done.cells
@@ -253,7 +253,7 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
         for o in cell.get("outputs", [])
         if "image/png" in o.get("data", {})
     ]
-    assert len(pictures) == 5  # each explorer has its static twin
+    assert len(pictures) == 4  # each explorer has its static twin
     # A page made of it needs no network: it has the picture, not a widget to be drawn.
     assert not any("widget-view" in kind for bundle in pictures for kind in bundle)
     page, _ = HTMLExporter().from_notebook_node(done)
@@ -261,23 +261,33 @@ def test_lesson_03_on_fashion_alone_with_many_dimensions(run, tmp_path, stand_in
 
 
 @pytest.mark.lessons
-def test_lesson_04_offline_with_other_numbers(run, tmp_path):
-    small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 20, "n_samples": 100}
-    small |= {"k_images": 200, "paper_epochs": 1, "paper_k": 5}
-    text = printed(run("04_likelihood", dataset="digits", **small))
-    assert "this run, k = 5, K = 100" in text
-    assert "1000" not in re.search(r"K draws from the prior.*?\n\n", text + "\n\n", re.S).group()
-    assert (tmp_path / "results" / "04_likelihood.json").is_file()
+def test_lesson_04_on_fashion_alone(run, tmp_path, stand_ins, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_DATA", str(stand_ins))
+    monkeypatch.setenv("PYTHONPATH", str(stand_ins))
+    text = printed(run("04_anomaly", dataset="fashion", epochs=1, latent_size=5, hidden_size=64))
+    assert "Training now, because there is no vae.pt yet." in text
+    assert "going on without it" in text  # of MNIST, its strange images
+    assert (tmp_path / "results" / "04_anomaly.json").is_file()
 
 
 @pytest.mark.lessons
 def test_lesson_05_offline_with_other_numbers(run, tmp_path):
+    small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 20, "n_samples": 100}
+    small |= {"k_images": 200, "paper_epochs": 1, "paper_k": 5}
+    text = printed(run("05_likelihood", dataset="digits", **small))
+    assert "this run, k = 5, K = 100" in text
+    assert "1000" not in re.search(r"K draws from the prior.*?\n\n", text + "\n\n", re.S).group()
+    assert (tmp_path / "results" / "05_likelihood.json").is_file()
+
+
+@pytest.mark.lessons
+def test_lesson_06_offline_with_other_numbers(run, tmp_path):
     small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 2000}
     small |= {"sprite_epochs": 1, "sprite_seeds": 1}
-    text = printed(run("05_rate_distortion", dataset="digits", **small))
+    text = printed(run("06_rate_distortion", dataset="digits", **small))
     assert "variance used as sigma" in text  # the inspector's word on MyVAE
     assert text.count("nothing found") == 3
-    assert (tmp_path / "results" / "05_rate_distortion.json").is_file()
+    assert (tmp_path / "results" / "06_rate_distortion.json").is_file()
 
 
 @pytest.mark.lessons
@@ -285,7 +295,7 @@ def test_lesson_05_offline_with_other_numbers(run, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_lesson_on_a_gpu_with_no_change(run, name):
     small = {"epochs": 1, "latent_size": 5, "hidden_size": 64}
-    small |= {"n_images": 500} if name > "04" else {}
+    small |= {"n_images": 500} if name > "05" else {}
     text = printed(run(name, dataset="digits", device="cuda", **small))
     assert re.search(r"digits: 3,000 training .* on cuda", text)
     assert "No CUDA graph" not in text
@@ -304,8 +314,9 @@ def test_lesson_on_a_gpu_with_no_change(run, name):
             ],
         ),
         ("03_latent_space", {"device": "cuda:99"}, ["device 'cuda:99' is not there"]),
-        ("04_likelihood", {"paper_k": 0}, ["paper_k must be a whole number of at least 1, got 0"]),
-        ("05_rate_distortion", {"n_images": 1.5}, ["n_images must be a whole number"]),
+        ("04_anomaly", {"hidden_size": 0}, ["hidden_size must be a whole number"]),
+        ("05_likelihood", {"paper_k": 0}, ["paper_k must be a whole number of at least 1, got 0"]),
+        ("06_rate_distortion", {"n_images": 1.5}, ["n_images must be a whole number"]),
     ],
 )
 def test_bad_parameters_end_at_once(name, parameters, messages):

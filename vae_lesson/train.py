@@ -140,7 +140,7 @@ def adam(model: nn.Module, lr: float, schedule: str, n_steps: int):
 def rates(model: nn.Module, lr: float, schedule: str) -> list[dict]:
     """Return Adam's groups: for "linear", the encoder at half of lr, the decoder at twice.
 
-    At one rate a step moves the encoder's units by many times more of their own spread than the
+    At one rate a step can move the encoder's units by 2 to 12 times as much of their spread as the
     decoder's (lesson 02 measures it). A network that convolves has one: with two it ended higher.
     """
     two = schedule == "linear" and not convolves(model)

@@ -1,5 +1,6 @@
 """What makes a notebook a lesson: checked parameters, shown source, bands, tables, its results."""
 
+import ast
 import difflib
 import html
 import inspect
@@ -22,6 +23,7 @@ from vae_lesson.running.devices import pick_device
 from vae_lesson.running.run import History
 from vae_lesson.running.saving import load_model, results_path, save_model, whole
 from vae_lesson.sources import NAMES
+from vae_lesson.teaching.plots import unsigned_zeros
 from vae_lesson.train import fit, settings_of
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
@@ -120,9 +122,14 @@ def trained(
     return model, history
 
 
-def save(model: nn.Module, filename: str, images: Images, history: History) -> None:
-    """Save a trained model in results/, with all that it was trained with, for a later lesson."""
-    info = {"dataset": images.name, **history.settings, "epochs": len(history)}
+def save(
+    model: nn.Module, filename: str, images: Images, history: History, epochs: int | None = None
+) -> None:
+    """Save a trained model in results/, with all that it was trained with, for a later lesson.
+
+    epochs: of a loop of the learner's own, which else does what the history's training did.
+    """
+    info = {"dataset": images.name, **history.settings, "epochs": epochs or len(history)}
     if history.stopped is None:
         keep(filename, lambda part: save_model(model, part, **info))
 
@@ -143,6 +150,21 @@ def keep(filename: str, write: Callable[[Path], None]) -> None:
             write(part)
     except OSError as error:
         print(f"{path} was not saved: {error.strerror}. Is VAE_LESSON_RESULTS what you want?")
+
+
+def yours(check: Callable, mine: Callable, ours: Callable) -> Callable:
+    """Return the learner's function if the check finds it right, else the package's; say which."""
+    verdict = check(mine)
+    print(verdict, "It is used from here on." if verdict.ok else "Until then ours is used.")
+    return mine if verdict.ok else ours
+
+
+def answer(guess, measured: float, what: str) -> "Text":
+    """Say what was measured beside what the learner had guessed, if that is a number."""
+    measured = _cell(float(measured))
+    if isinstance(guess, (int, float)) and not isinstance(guess, bool):
+        return Text(f"{what}: {measured}. You guessed {guess}.")
+    return Text(f"{what}: {measured}.")
 
 
 class Text(str):
@@ -171,17 +193,58 @@ def check_band(dataset: str, neg_elbo: float, default_parameters: bool = True) -
     return Text(f"−ELBO {neg_elbo:.2f} nats{place}")
 
 
-def show_source(*functions: Callable) -> Code:
-    """Show the package's own source of these functions, so that the code read is the code run."""
-    sources = (textwrap.dedent(inspect.getsource(f)).rstrip() for f in functions)
-    return Code("\n\n\n".join(sources), language="python")
+class Source(Code):
+    """Python that looks as a notebook's other code does, in a page made of it too."""
+
+    def _repr_html_(self) -> str:
+        # nbconvert's page would show it in the letters of its text.
+        style = "font-family: var(--jp-code-font-family, monospace)"
+        return super()._repr_html_().replace("<pre>", f'<pre style="{style}">', 1)
+
+
+def show_source(*functions: Callable) -> Source:
+    """Show the package's own source of these functions, so that the code read is the code run.
+
+    What only checks the arguments is left out, and a comment says where.
+    """
+    return Source("\n\n\n".join(map(_substance, functions)), language="python")
+
+
+def _substance(function: Callable) -> str:
+    """Return a function's source without the checks of its arguments, and what they raise."""
+    source = textwrap.dedent(inspect.getsource(function)).rstrip()
+    raises = r'\n *Raises: .*(\n(?! *(\n|"""|[A-Z]\w*:)).*)*'  # and the lines that go on with it
+    source = re.sub(rf'\n{raises}(?=\n *""")|{raises}', "", source)
+    lines, body = source.split("\n"), ast.parse(source).body[0].body
+    checks = [statement for statement in body if _is_check(statement)]
+    if 0 < len(checks) < len(body):
+        for check in reversed(checks):
+            del lines[check.lineno - 1 : check.end_lineno]
+        note = " " * checks[0].col_offset + "# checks of the arguments left out"
+        lines.insert(checks[0].lineno - 1, note)
+    return "\n".join(lines)
+
+
+def _is_check(statement: ast.stmt) -> bool:
+    """Say whether this is `check_…(…)`, or an `if` that does nothing but raise a ValueError."""
+    match statement:
+        case ast.Expr(value=ast.Call(func=ast.Name(id=name))):
+            return name.startswith("check_")
+        case ast.If(body=[*_, ast.Raise(exc=ast.Call(func=ast.Name(id="ValueError")))], orelse=[]):
+            return True
+    return False
 
 
 class Table:
-    """Rows under a header, shown as HTML in a notebook and as aligned text elsewhere."""
+    """Rows under a header, shown as HTML in a notebook and as aligned text elsewhere.
 
-    def __init__(self, header: list[str], rows: list[list]) -> None:
-        self.header = header
+    rows: lists of cells; or {first cell: the other, or a tuple of the others}.
+    """
+
+    def __init__(self, header: list[str], rows: list[list] | dict) -> None:
+        if isinstance(rows, dict):
+            rows = [[k, *(v if isinstance(v, tuple) else [v])] for k, v in rows.items()]
+        self.header = [unsigned_zeros(name) for name in header]
         self.rows = [[_cell(value) for value in row] for row in rows]
         columns = zip(header, *rows, strict=True)  # text to the left, numbers to the right
         text = (all(isinstance(value, str) for value in column) for column in columns)
@@ -204,8 +267,8 @@ class Table:
 
 def _cell(value) -> str:
     if isinstance(value, float):
-        return f"{value:#.3g}" if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return f"{value:z#.3g}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else unsigned_zeros(value)
 
 
 def summary(lesson: str, numbers: dict[str, tuple[float, str]]) -> Table:

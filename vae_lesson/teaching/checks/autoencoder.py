@@ -1,12 +1,16 @@
-"""The checks on an autoencoder: its error, PCA beside it, and the line between two codes."""
+"""The checks on an autoencoder: its error, its two networks, and the training loop."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm.auto import trange
 
-from vae_lesson import latent
-from vae_lesson.teaching.checks.verdict import Verdict, compare, draw
+from vae_lesson import losses
+from vae_lesson.data import to_float
+from vae_lesson.models import Autoencoder
+from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw
 
 
 def squared_error(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -28,27 +32,75 @@ def squared_error(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     return compare(answer, (x_hat, x), right, mistakes)
 
 
-def pca_reconstruct(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
-    """Check answer(x, mean, components) -> `(B, D)`, PCA's reconstruction from k components."""
-    x, mean, directions = draw((3, 6), (6,), (6, 2))
-    components = torch.linalg.qr(directions)[0].T  # (2, 6), orthonormal rows
-    scores = (x - mean) @ components.T
-    centred, uncentred = scores @ components, x @ components.T @ components
-    mistakes = {
-        "the centred reconstruction: add the mean back": centred,
-        "uncentred codes: subtract the mean before projecting": [mean + uncentred, uncentred],
-        "the codes: multiply by `components` to get back to pixels": scores,
-    }
-    return compare(answer, (x, mean, components), mean + centred, mistakes)
+def networks(answer: Callable[[int, int], tuple[nn.Module, nn.Module]]) -> Verdict:
+    """Check answer(latent_size, hidden_size) -> (encoder, decoder), layer by layer."""
+    with torch.random.fork_rng(devices=[]):
+        pair, ours = attempt(answer, 3, 5), our_networks(3, 5)
+    if isinstance(pair, Verdict):
+        return pair
+    try:
+        encoder, decoder = ([*network] for network in pair)
+    except (TypeError, ValueError):
+        return Verdict("Not yet: return two nn.Sequential, the encoder and the decoder.")
+    wanted = [[*network] for network in ours]
+    for name, got, right in zip(("encoder", "decoder"), (encoder, decoder), wanted):
+        got, right = [*map(repr, got)], [*map(repr, right)]
+        if got == right:
+            continue
+        if got == [*right, "ReLU()"] or got == [*right, "Sigmoid()"]:
+            return Verdict(f"Not yet: the {name} ends in {got[-1]}: a code may be any number.")
+        if name == "decoder" and got == right[:-1]:
+            return Verdict("Not yet: the decoder's end lacks the Sigmoid: pixels are in [0, 1].")
+        if [layer for layer in got if "ReLU" not in layer] == [x for x in right if "ReLU" not in x]:
+            return Verdict(f"Not yet: one ReLU in the {name}, between its two Linear layers.")
+        return Verdict(f"Not yet: the {name} is {', '.join(got)}; wanted {', '.join(right)}.")
+    return Verdict("Correct.")
 
 
-def lerp(answer: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
-    """Check answer(z0, z1, t), the straight line from z0 at t = 0 to z1 at t = 1."""
-    z0, z1 = draw((4,), (4,))
-    t = 0.3
+def our_networks(latent_size: int, hidden_size: int) -> tuple[nn.Module, nn.Module]:
+    """Return the package's (encoder, decoder), the sigmoid as the decoder's last layer."""
+    model = Autoencoder(latent_size, hidden_size)
+    return model.encoder, nn.Sequential(*model.decoder, nn.Sigmoid())
+
+
+def training(answer: Callable) -> Verdict:
+    """Check answer(encoder, decoder, images, epochs, batch_size, lr, generator), which trains."""
     mistakes = {
-        "the way from z1 to z0: at t = 0 you must be at z0": latent.lerp(z1, z0, t),
-        "the midpoint, whatever t is": (z0 + z1) / 2,
-        "z0 + t·z1: at t = 1 that is z0 + z1, not z1": z0 + t * z1,
+        "no training: not one weight has changed": _after(lambda *_: None),
+        "gradients that add up: call `zero_grad` in every step": _after(_loop, zero=False),
+        "an error that grows: its sign is turned": _after(_loop, sign=-1),
+        "a single epoch, whatever `epochs` is": _after(_loop, once=True),
     }
-    return compare(answer, (z0, z1, t), latent.lerp(z0, z1, t), mistakes)
+    return compare(partial(_after, answer), (), _after(our_training), mistakes)
+
+
+def our_training(encoder, decoder, images, epochs, batch_size, lr, generator) -> None:
+    """Train an autoencoder's two networks: what `fit` does, without what surrounds it."""
+    _loop(encoder, decoder, images, epochs, batch_size, lr, generator)
+
+
+def _loop(
+    encoder, decoder, images, epochs, batch_size, lr, generator, sign=1, zero=True, once=False
+) -> None:
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr, fused=True)
+    few = len(images) < 100  # a check's: no bar
+    for _ in trange(1 if once else epochs, leave=False, disable=few):
+        order = torch.randperm(len(images), generator=generator, device=images.device)
+        for index in order.split(batch_size):
+            x = to_float(images[index])
+            error = sign * losses.squared_error(decoder(encoder(x)), x).mean()
+            if zero:
+                optimizer.zero_grad()
+            error.backward()
+            optimizer.step()
+
+
+def _after(train: Callable, **options) -> Tensor:
+    """Return all weights of two small networks after this training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        networks = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(2, 4), nn.Sigmoid())
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randint(0, 256, (20, 2, 2), generator=generator).byte()
+    train(*networks, images, 2, 8, 0.01, generator, **options)
+    return torch.cat([w.detach().flatten() for part in networks for w in part.parameters()])

@@ -1,4 +1,4 @@
-"""The checks on a latent space: the arc between two codes, active dimensions, a direction."""
+"""The checks on a latent space: the line between two codes, a traversal, a direction."""
 
 from collections.abc import Callable
 
@@ -9,41 +9,38 @@ from vae_lesson import latent
 from vae_lesson.teaching.checks.verdict import Verdict, compare, draw
 
 
-def slerp(answer: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
-    """Check answer(z0, z1, t), the great arc from z0 at t = 0 to z1 at t = 1."""
+def lerp(answer: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
+    """Check answer(z0, z1, t), the straight line from z0 at t = 0 to z1 at t = 1."""
     z0, z1 = draw((4,), (4,))
-    z0, z1 = 0.4 * z0, 0.3 * z1  # short, so that acos of their plain product is a number too
     t = 0.3
-    right = latent.slerp(z0, z1, t)
-    dot = torch.dot(z0, z1)
-    omega, of_dot = torch.acos(dot / (z0.norm() * z1.norm())), torch.acos(dot)
-    by_dot = (torch.sin((1 - t) * of_dot) * z0 + torch.sin(t * of_dot) * z1) / of_dot.sin()
-    of_units = latent.slerp(z0 / z0.norm(), z1 / z1.norm(), t)
     mistakes = {
-        "the straight line (lerp)": latent.lerp(z0, z1, t),
-        "the way from z1 to z0: at t = 0 you must be at z0": latent.slerp(z1, z0, t),
-        "missing the division by sin ω": right * omega.sin(),
-        "the angle without dividing by the two norms": by_dot,
-        "a unit vector: slerp keeps the length of the codes": [right / right.norm(), of_units],
+        "the way from z1 to z0: at t = 0 you must be at z0": latent.lerp(z1, z0, t),
+        "the midpoint, whatever t is": (z0 + z1) / 2,
+        "z0 + t·z1: at t = 1 that is z0 + z1, not z1": z0 + t * z1,
     }
-    return compare(answer, (z0, z1, t), right, mistakes)
+    return compare(answer, (z0, z1, t), latent.lerp(z0, z1, t), mistakes)
 
 
-def active_units(answer: Callable[[Tensor], Tensor]) -> Verdict:
-    """Check answer(mu) -> the number of dimensions with Var_x(mu_j) > 0.01, for mu `(N, L)`."""
-    # Three columns that vary enough, one with σ = 0.07 (σ over 0.01, σ² under), two constant ones.
-    (noise,) = draw((200, 6))
-    noise = (noise - noise.mean(dim=0)) / noise.std(dim=0)
-    mu = noise * torch.tensor([1.0, 0.3, 0.2, 0.07, 0, 0]) + torch.tensor([0, 0, 0, 0, 2.0, -1.0])
-    images = (mu.var(dim=1) > 0.01).sum()
-    sizes = [(size.mean(dim=0).abs() > 0.01).sum() for size in (mu.abs(), mu.square(), mu)]
+def traversal(answer: Callable[[Tensor, int, Tensor], Tensor]) -> Verdict:
+    """Check answer(z, j, values) -> `(n, L)`, copies of z `(L,)` with dimension j set to values."""
+    z, values = draw((4,), (3,))
+    j = 2
+    right = latent.traversal(z, j, values)
+    copies, others = z.repeat(3, 1), torch.arange(4) != j
+    added = copies + values[:, None] * ~others
+    neighbours = [latent.traversal(z, k, values) for k in (j - 1, j + 1)]
     mistakes = {
-        "the standard deviation against 0.01: use the variance": torch.tensor(4.0),
-        "the number of images instead of dimensions: take the variance over images, dim=0": images,
-        "the size of mu instead of its variance: a dimension that is always 2 says nothing": sizes,
-        "a mask: return how many": mu.var(dim=0) > 0.01,
+        "the values added to what is there: set dimension j to them": added,
+        "every dimension set to the value: set only dimension j": values[:, None].expand(3, 4),
+        "zeros in the other dimensions: keep what z has there": right * ~others,
+        "another dimension than j: they count from 0": neighbours,
+        "copies of z, unchanged": copies,
+        "the last code n times: a code changed in a loop needs a clone": right[-1:].expand(3, 4),
+        "the codes as columns: each is a row": right.T,
+        "one code: return one for each of the values": [*right],
+        "the values of dimension j alone: return whole codes": [values, values[:, None]],
     }
-    return compare(answer, (mu,), torch.tensor(3.0), mistakes)
+    return compare(answer, (z, j, values), right, mistakes)
 
 
 def attribute_direction(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:

@@ -1,13 +1,55 @@
-"""The checks on a VAE: the sample of z, the KL, and the loss that they make together."""
+"""The checks on a VAE: its network, the draw of z, KL and loss, the training loop, new images."""
 
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm.auto import trange
 
 from vae_lesson import losses
-from vae_lesson.teaching.checks.verdict import ONE_NUMBER, Verdict, compare, draw
+from vae_lesson.data import to_float
+from vae_lesson.models import VAE
+from vae_lesson.models import reparameterize as ours
+from vae_lesson.teaching.checks.verdict import ONE_NUMBER, Verdict, attempt, compare, draw
+
+
+def network(answer: Callable[[int, int], nn.Module]) -> Verdict:
+    """Check answer(latent_size, hidden_size), a module whose `encode` gives (mu, log_var) and
+    whose `decode` gives logits."""
+    with torch.random.fork_rng(devices=[]):
+        right, model = VAE(3, 5), attempt(answer, 3, 5)
+    if isinstance(model, Verdict):
+        return model
+    shapes = [[*w.shape] for w in right.parameters()]
+    (x, z) = (draw((2, 784))[0].sigmoid(), draw((2, 3))[0])
+    try:
+        got = [[*w.shape] for w in model.parameters()]
+        if not got:
+            return Verdict("Not yet: write the encoder and the decoder.")
+        if got != shapes:
+            return Verdict(f"Not yet: the layers' weights have shapes {got}, wanted {shapes}.")
+        model.load_state_dict(dict(zip(model.state_dict(), right.state_dict().values())))
+    except (AttributeError, RuntimeError, TypeError) as error:
+        return Verdict(f"Not yet: {type(error).__name__}: {error}")
+    mu, log_var = right.encode(x)
+    swapped = "log_var before mu: the first half of the numbers is mu"
+    both = {swapped: torch.cat([log_var, mu], dim=1)}
+    both["one ReLU missing, or one too many"] = _without_relu(right.encoder, x)
+    verdict = compare(
+        lambda x: torch.cat(model.encode(x), 1), (x,), torch.cat([mu, log_var], 1), both
+    )
+    if not verdict.ok:
+        return Verdict(f"{verdict} (encode)")
+    logits = right.decode(z)
+    wrong = {"pixels: leave the sigmoid to the loss": logits.sigmoid()}
+    wrong["one ReLU missing, or one too many"] = _without_relu(right.decoder, z)
+    verdict = compare(model.decode, (z,), logits, wrong)
+    return verdict if verdict.ok else Verdict(f"{verdict} (decode)")
+
+
+def _without_relu(network: nn.Sequential, x: Tensor) -> list[Tensor]:
+    return [network[2](network[0](x)), network(x).relu()]
 
 
 def reparameterize(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
@@ -63,3 +105,78 @@ def neg_elbo(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verd
         "the mean of the KL over latent dimensions: sum it": recon + kl_j.mean(dim=1),
     }
     return compare(answer, (x_logits, x, mu, log_var), right, mistakes)
+
+
+def our_neg_elbo(x_logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+    """Return recon + KL of each image `(B,)`, by the package's two terms."""
+    return losses.bernoulli_nll(x_logits, x) + losses.kl_standard_normal(mu, log_var)
+
+
+def vae_training(answer: Callable) -> Verdict:
+    """Check answer(model, images, epochs, batch_size, lr, generator), which trains."""
+    mistakes = {
+        "no training: not one weight has changed": _after(lambda *_: None),
+        "gradients that add up: call `zero_grad` in every step": _after(_loop, zero=False),
+        "a loss that grows: its sign is turned": _after(_loop, sign=-1),
+        "a single epoch, whatever `epochs` is": _after(_loop, once=True),
+        "mu in place of z: the noise is forgotten": _after(_loop, noise=0),
+    }
+    return compare(lambda: _after(answer), (), _after(our_vae_training), mistakes)
+
+
+def our_vae_training(model, images, epochs, batch_size, lr, generator) -> None:
+    """Train a VAE: what `fit` does, without what surrounds it."""
+    _loop(model, images, epochs, batch_size, lr, generator)
+
+
+def _loop(
+    model, images, epochs, batch_size, lr, generator, sign=1, zero=True, once=False, noise=1
+) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    few = len(images) < 100  # a check's: no bar
+    for _ in trange(1 if once else epochs, leave=False, disable=few):
+        order = torch.randperm(len(images), generator=generator, device=images.device)
+        for index in order.split(batch_size):
+            x = to_float(images[index])
+            mu, log_var = model.encode(x)
+            eps = noise * torch.randn(mu.shape, generator=generator, device=mu.device)
+            x_logits = model.decode(ours(mu, log_var, eps))
+            loss = sign * our_neg_elbo(x_logits, x, mu, log_var).mean()
+            if zero:
+                optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def _after(train: Callable, **options) -> Tensor:
+    """Return all weights of a small VAE after this training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = VAE(2, 3, 4)
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randint(0, 256, (20, 2, 2), generator=generator).byte()
+    train(model, images, 2, 8, 0.01, generator, **options)
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+
+def sample(answer: Callable) -> Verdict:
+    """Check answer(model, n, latent_size, generator) -> n new images `(n, 784)` in [0, 1]."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = VAE(3, 5).requires_grad_(False)
+    seeded = torch.Generator().manual_seed
+    right = our_sample(model, 2, 3, seeded(7))
+    mistakes = {
+        "logits: a sigmoid turns them into pixels": torch.logit(right),
+        "uniform codes: the prior is normal, `torch.randn`": model.decode_mean(
+            torch.rand((2, 3), generator=seeded(7))
+        ),
+        "one code for all images": right[:1].expand(2, -1),
+    }
+    return compare(lambda: answer(model, 2, 3, seeded(7)), (), right, mistakes)
+
+
+def our_sample(model, n: int, latent_size: int, generator: torch.Generator) -> Tensor:
+    """Return n new images `(n, 784)`, decoded from draws of N(0, I)."""
+    z = torch.randn((n, latent_size), generator=generator, device=generator.device)
+    return torch.sigmoid(model.decode(z))
