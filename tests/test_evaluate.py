@@ -92,23 +92,6 @@ def test_pca_errors_are_those_of_explicit_reconstructions():
 # --- how the image changes ------------------------------------------------------------------------
 
 
-def test_image_change_of_a_linear_decoder_is_exact():
-    model = new(Autoencoder, network="linear")
-    with torch.no_grad():  # orthogonal columns of length 3: every unit step changes the image by 3
-        model.decoder.weight.copy_(3 * torch.linalg.qr(normal(16, 3))[0])
-    z = normal(20, 3, seed=1)
-    change = evaluate.image_change(model, z, step=0.5)
-    torch.testing.assert_close(change, torch.full((20,), 1.5))
-
-
-def test_image_change_draws_its_directions_by_seed():
-    model, z = new(), normal(20, 3)
-    first = evaluate.image_change(model, z, 1.0, seed=0)
-    assert torch.equal(first, evaluate.image_change(model, z, 1.0, seed=0))
-    assert not torch.equal(first, evaluate.image_change(model, z, 1.0, seed=1))
-    assert (evaluate.image_change(model, z, 0.0) == 0).all()
-
-
 # --- terms ----------------------------------------------------------------------------------------
 
 

@@ -57,7 +57,7 @@ def test_every_figure_can_be_described():
         and inspect.signature(function).return_annotation is Figure
         and name != "plane"  # an explorer's background: the explorer says what it shows
     ]
-    assert len(drawn) == 12
+    assert len(drawn) == 10
     for function in drawn:
         alt = inspect.signature(function).parameters["alt"]
         assert (alt.kind, alt.default) == (alt.KEYWORD_ONLY, "")

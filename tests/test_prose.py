@@ -35,6 +35,7 @@ GIVEN = {
         "the toy's noise": "0.5",
     },
     "03": {"the threshold of an active unit": "0.01"},
+    "04": {"the test images that are not among the 2,000": "8,000"},
     "05": {
         "e^23.4 is 1.5 · 10¹⁰": "1.5",
         "a round bound: the curve climbs from -476.2 to -141.5": "300",

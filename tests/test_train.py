@@ -1,13 +1,11 @@
 """train: the loop, its history, interrupts and divergence, on the CPU and on a GPU."""
 
-import contextlib
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 from tiny import (
@@ -29,7 +27,6 @@ from vae_lesson import evaluate, losses, train
 from vae_lesson.data import Images
 from vae_lesson.models import VAE, Autoencoder
 from vae_lesson.running import graphs, run
-from vae_lesson.teaching import plots
 
 LABELS = torch.zeros(len(IMAGES)).long()
 DIGITS = Images("digits", IMAGES, LABELS, TEST, LABELS[:20], ("0",))
@@ -446,26 +443,6 @@ def test_linear_autoencoder_becomes_pca():
     assert best * 0.9999 < error < best * 1.01
     weight = model.decoder.weight.detach().numpy()
     assert np.rad2deg(subspace_angles(weight, pca.components_[:3].T).max()) < 1
-
-
-# --- the curves -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind, n_panels", [(VAE, 3), (Autoencoder, 1)])
-def test_history_draws_its_curves(kind, n_panels):
-    history = fit(new(kind), IMAGES, epochs=3, test_images=TEST)
-    figure = plots.training_curves(history)
-    assert isinstance(figure, Figure) and len(figure.axes) == n_panels
-    train_curve, test_curve = figure.axes[0].lines
-    assert train_curve.get_ydata().tolist() == history.recon
-    assert test_curve.get_ydata().tolist() == history.test_recon
-
-
-def test_history_of_nothing_can_be_drawn():
-    assert isinstance(plots.training_curves(run.History()), Figure)
-    with contextlib.suppress(KeyboardInterrupt):
-        history = fit(new(), IMAGES, epochs=2, terms=terms_with(interrupt, call=1))
-    assert isinstance(plots.training_curves(history), Figure)
 
 
 FAST = {"lr": 1e-2, "schedule": "linear", "warm_start": True}  # the defaults of fit

@@ -64,18 +64,6 @@ def _squared_error_from_code(model, x, generator):
     return error, torch.zeros_like(error)
 
 
-@torch.no_grad()
-def image_change(model: nn.Module, z: Tensor, step: float, seed: int = 0) -> Tensor:
-    """Return ‖decode(z + step · u) - decode(z)‖ for a random unit vector u at each z: `(n,)`.
-
-    How much the image changes, in pixel intensity (Euclidean), for a step of this length.
-    """
-    generator = torch.Generator(z.device).manual_seed(seed)
-    u = torch.randn(z.shape, generator=generator, device=z.device)
-    u = u / u.norm(dim=1, keepdim=True)
-    return (model.decode_mean(z + step * u) - model.decode_mean(z)).norm(dim=1)
-
-
 def pca_errors(pca, test: Tensor, sizes: list[int]) -> list[float]:
     """Return the mean squared error an image on `test` of scikit-learn's PCA, for each number of
     components."""

@@ -20,8 +20,6 @@ from matplotlib.patches import Circle, Ellipse
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from vae_lesson.running.run import History
-
 WIDTH = 8.5  # inches: the width of a notebook's cell
 # Dark to light as well as hue, for readers and printers without colour.
 BLUE, ORANGE, GREY, PALE = "#0b5394", "#d55e00", "#7f7f7f", "#bbbbbb"
@@ -29,12 +27,9 @@ STYLES = {
     "PCA": {"color": GREY, "linestyle": ":", "marker": "s"},
     "autoencoder": {"color": ORANGE, "linestyle": "--", "marker": "^"},
     "VAE": {"color": BLUE, "linestyle": "-", "marker": "o"},
-    "train": {"color": GREY, "linestyle": "--"},
-    "test": {"color": BLUE, "linestyle": "-", "marker": "."},
     "prior": {"color": "black", "linestyle": "-"},
     "exact": {"color": "black", "linestyle": (0, (6, 3)), "linewidth": 1},
 }
-STYLES |= {"lerp": STYLES["autoencoder"], "slerp": STYLES["VAE"]}
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 CLASS_COLOURS = plt.get_cmap("tab10").colors
 OUTLINE = [withStroke(linewidth=3, foreground="white")]  # words that can be read on any colour
@@ -130,26 +125,6 @@ def lines(
     return fig
 
 
-def training_curves(history: History, *, alt: str = "") -> Figure:
-    """Draw the two terms and their sum, training and test, over the epochs."""
-    panels, unit = {"recon": "squared error"}, "squared intensity per image"
-    if any(history.kl):
-        panels = {"recon": "recon", "kl": "KL", "neg_elbo": "−ELBO = recon + KL"}
-        unit = "nats per image"
-    fig, axes = _panels((min(len(panels) * WIDTH / 2, WIDTH), 2.9), alt, n_columns=len(panels))
-    for ax, (name, title) in zip(axes, panels.items()):
-        for label, prefix in [("train", ""), ("test", "test_")]:
-            if values := getattr(history, prefix + name):
-                ax.plot(range(1, len(values) + 1), values, label=label, **STYLES[label])
-        ax.set(xlabel="epoch", title=title)
-        ax.locator_params("x", integer=True, min_n_ticks=3, nbins=6)
-        ax.grid(alpha=0.3)
-    axes[0].set_ylabel(unit)
-    if len(history):
-        axes[0].legend()
-    return fig
-
-
 def histograms(
     groups: dict[str, Tensor],
     xlabel: str,
@@ -173,22 +148,6 @@ def histograms(
         ax.set(xlabel=xlabel, xscale="log" if log else "linear", yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.label_outer()
-    return fig
-
-
-def kl_surface(mu: Tensor, sigma: Tensor, kl: Tensor, *, alt: str = "") -> Figure:
-    """Draw KL `(len(sigma), len(mu))` of N(mu, σ²) from N(0, 1) as contours over mu and σ."""
-    fig, (ax,) = _panels((WIDTH * 0.7, 3.8), alt)
-    levels = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 4, 5]
-    shades = plt.get_cmap("Blues")(np.linspace(0, 0.6, len(levels) + 1))  # none hides black words
-    filled = ax.contourf(mu, sigma, kl, levels=[0, *levels], colors=shades, extend="max")
-    contours = ax.contour(mu, sigma, kl, levels=levels, colors="black", linewidths=0.6)
-    words = ax.clabel(contours, levels[:-1], fmt="%g", fontsize=9)  # the last lies at the edges
-    plt.setp(words, path_effects=OUTLINE)
-    ax.plot(0, 1, "o", color=ORANGE, label="the prior: KL = 0")
-    ax.legend()
-    fig.colorbar(filled, label="KL (nats)", ticks=[0, *levels], format="%g")
-    ax.set(xlabel="μ", ylabel="σ")
     return fig
 
 
