@@ -1,16 +1,20 @@
 """The checks on an autoencoder: its error, its two networks, and the training loop."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import trange
 
 from vae_lesson import losses
-from vae_lesson.data import to_float
 from vae_lesson.models import Autoencoder
-from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw
+from vae_lesson.teaching.checks.verdict import (
+    Verdict,
+    attempt,
+    compare,
+    compare_training,
+    descend,
+    draw,
+)
 
 
 def squared_error(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
@@ -65,42 +69,18 @@ def our_networks(latent_size: int, hidden_size: int) -> tuple[nn.Module, nn.Modu
 
 def training(answer: Callable) -> Verdict:
     """Check answer(encoder, decoder, images, epochs, batch_size, lr, generator), which trains."""
-    mistakes = {
-        "no training: not one weight has changed": _after(lambda *_: None),
-        "gradients that add up: call `zero_grad` in every step": _after(_loop, zero=False),
-        "an error that grows: its sign is turned": _after(_loop, sign=-1),
-        "a single epoch, whatever `epochs` is": _after(_loop, once=True),
-    }
-    return compare(partial(_after, answer), (), _after(our_training), mistakes)
+
+    def make() -> tuple[nn.Module, nn.Module]:
+        return nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(2, 4), nn.Sigmoid())
+
+    return compare_training(answer, our_training, make, {})
 
 
-def our_training(encoder, decoder, images, epochs, batch_size, lr, generator) -> None:
+def our_training(encoder, decoder, images, epochs, batch_size, lr, generator, **mistake) -> None:
     """Train an autoencoder's two networks: what `fit` does, without what surrounds it."""
-    _loop(encoder, decoder, images, epochs, batch_size, lr, generator)
 
+    def loss(x: Tensor) -> Tensor:
+        return losses.squared_error(decoder(encoder(x)), x).mean()
 
-def _loop(
-    encoder, decoder, images, epochs, batch_size, lr, generator, sign=1, zero=True, once=False
-) -> None:
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr, fused=True)
-    few = len(images) < 100  # a check's: no bar
-    for _ in trange(1 if once else epochs, leave=False, disable=few):
-        order = torch.randperm(len(images), generator=generator, device=images.device)
-        for index in order.split(batch_size):
-            x = to_float(images[index])
-            error = sign * losses.squared_error(decoder(encoder(x)), x).mean()
-            if zero:
-                optimizer.zero_grad()
-            error.backward()
-            optimizer.step()
-
-
-def _after(train: Callable, **options) -> Tensor:
-    """Return all weights of two small networks after this training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        networks = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(2, 4), nn.Sigmoid())
-    generator = torch.Generator().manual_seed(7)
-    images = torch.randint(0, 256, (20, 2, 2), generator=generator).byte()
-    train(*networks, images, 2, 8, 0.01, generator, **options)
-    return torch.cat([w.detach().flatten() for part in networks for w in part.parameters()])
+    weights = [*encoder.parameters(), *decoder.parameters()]
+    descend(weights, loss, images, epochs, batch_size, lr, generator, **mistake)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from tqdm.auto import trange
 
+from vae_lesson.data import to_float
 from vae_lesson.teaching.lesson import Text
 
 ONE_NUMBER = "one number for the whole batch: keep one value an image"
@@ -70,6 +72,55 @@ def draw(*shapes: tuple[int, ...]) -> list[Tensor]:
     """Return a small case: tensors of N(0, 1) of these shapes, the same in every run."""
     generator = torch.Generator().manual_seed(7)
     return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def compare_training(answer: Callable, ours: Callable, make: Callable, mistakes: dict) -> Verdict:
+    """Compare what is left by `answer`, a training loop, and by `ours`, which makes a mistake on
+    request: `mistakes` maps what to say to those options, beside those of every loop."""
+    mistakes = mistakes | {
+        "gradients that add up: call `zero_grad` in every step": {"zero": False},
+        "a loss that grows: its sign is turned": {"sign": -1},
+        "a single epoch, whatever `epochs` is": {"once": True},
+    }
+    wrong = {"no training: not one weight has changed": _weights_after(lambda *_: None, make)}
+    wrong |= {says: _weights_after(ours, make, **how) for says, how in mistakes.items()}
+    return compare(lambda: _weights_after(answer, make), (), _weights_after(ours, make), wrong)
+
+
+def descend(
+    weights: list,
+    loss: Callable,
+    images: Tensor,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    generator: torch.Generator,
+    sign: int = 1,
+    zero: bool = True,
+    once: bool = False,
+) -> None:
+    """Train by Adam on loss(x) of one batch after the other; the last three are common mistakes."""
+    optimizer = torch.optim.Adam(weights, lr=lr, fused=True)
+    few = len(images) < 100  # a check's: no bar
+    for _ in trange(1 if once else epochs, leave=False, disable=few):
+        order = torch.randperm(len(images), generator=generator, device=images.device)
+        for index in order.split(batch_size):
+            value = sign * loss(to_float(images[index]))
+            if zero:
+                optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+
+
+def _weights_after(train: Callable, make: Callable, **how) -> Tensor:
+    """Return all weights of the modules that `make` makes, after a small training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        modules = make()
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randint(0, 256, (20, 2, 2), generator=generator).byte()
+    train(*modules, images, 2, 8, 0.01, generator, **how)
+    return torch.cat([w.detach().flatten() for module in modules for w in module.parameters()])
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
