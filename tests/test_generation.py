@@ -7,7 +7,7 @@ from scipy.linalg import sqrtm
 from tiny import same_weights, weights
 from torch import nn
 
-from vae_lesson import evaluate, generation
+from vae_lesson import generation
 from vae_lesson.models import VAE, Autoencoder
 
 
@@ -142,12 +142,9 @@ def test_generation_is_measured_where_codes_are_pixels():
     torch.testing.assert_close(reference.real, x_test)
     near = brute_force_distance(x_test, x_train)
     assert reference.radius == pytest.approx(torch.quantile(near, 0.95).item(), rel=1e-2)
-    assert reference.spread == pytest.approx(x_train.var(dim=0, correction=0).sum().sqrt().item())
 
     real = generation.measure(model, x_test, reference)
     assert real.frechet == pytest.approx(0, abs=1e-5)  # these are the test images
-    assert real.confidence == pytest.approx(0.5)
-    assert real.round_trip == pytest.approx(0, abs=1e-6)
     assert real.empty == pytest.approx(0.05, abs=0.01)
 
     far = generation.measure(model, x_test + 7, reference)
@@ -155,26 +152,16 @@ def test_generation_is_measured_where_codes_are_pixels():
     assert far.empty == 1.0
 
 
-def test_round_trip_is_the_median_distance_over_the_spread():
-    model = identity_autoencoder()
-    with torch.no_grad():
-        model.encoder.bias.copy_(torch.tensor([3.0, 4.0, 0.0, 0.0]))  # back comes z, moved by 5
-    images = random_images(100, side=2)
-    classifier = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 10))
-    reference = generation.make_reference(model, images, images, classifier)
-    z = evaluate.codes(model, images)
-    result = generation.measure(model, z, reference)
-    assert result.round_trip == pytest.approx(5 / reference.spread, rel=1e-4)
-
-
 def test_generation_takes_a_vae():
     model, images = new(), random_images(200)
     classifier = nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 10))
     reference = generation.make_reference(model, images, images, classifier)
     z = normal(100, 3)
-    back, _ = model.encode(model.decode_mean(z))
-    expected = (back - z).norm(dim=1).median().item() / evaluate.spread(reference.cloud)
-    assert generation.measure(model, z, reference).round_trip == pytest.approx(expected, rel=1e-5)
+    with torch.no_grad():
+        drawn = classifier[:-1](model.decode_mean(z))
+    result = generation.measure(model, z, reference)
+    assert result.frechet == pytest.approx(generation.frechet_distance(drawn, reference.real))
+    assert 0 <= result.empty <= 1
 
 
 # --- the classifier -------------------------------------------------------------------------------

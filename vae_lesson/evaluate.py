@@ -44,11 +44,6 @@ def decoder_inputs(model: nn.Module, images: Tensor, seed: int = 0) -> Tensor:
     return reparameterize(*posteriors(model, images), generator=generator)
 
 
-def spread(cloud: Tensor) -> float:
-    """Return the root mean square distance of codes `(N, L)` from their centre."""
-    return (cloud - cloud.mean(dim=0)).square().sum(dim=1).mean().sqrt().item()
-
-
 def reconstruction_error(model: nn.Module, images: Tensor) -> float:
     """Return the mean squared error an image (summed over pixels) of decode(code(x)).
 

@@ -1,4 +1,4 @@
-"""Can one sample from a latent space? Four measures of what a decoder makes of given codes.
+"""Can one sample from a latent space? Two measures of what a decoder makes of given codes.
 
 They compare with the training's codes and the test images, which `make_reference` prepares once a
 model, and look at images through a small classifier.
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_lesson.data import to_float
-from vae_lesson.evaluate import decoder_inputs, spread
-from vae_lesson.models import VAE
+from vae_lesson.evaluate import decoder_inputs
 
 
 class Reference(NamedTuple):
@@ -20,8 +19,7 @@ class Reference(NamedTuple):
 
     cloud: Tensor  # (N, L) codes as the decoder met them in training
     radius: float  # 95% of the test codes have a training code within it
-    spread: float  # root mean square distance of the cloud from its centre
-    classifier: nn.Module  # reads a class from pixels; see `fit_classifier`
+    classifier: nn.Module  # looks at images; see `fit_classifier`
     real: Tensor  # (N, F) the classifier's features of the test images
 
 
@@ -29,8 +27,6 @@ class Generation(NamedTuple):
     """How decoding a set of codes went; see `measure`."""
 
     frechet: float
-    confidence: float
-    round_trip: float
     empty: float
 
 
@@ -43,7 +39,7 @@ def make_reference(
     radius = torch.quantile(nearest_distance(probe, cloud), 0.95).item()
     classifier = classifier.to(cloud.device)
     real = _features(classifier, to_float(test.to(cloud.device)))
-    return Reference(cloud, radius, spread(cloud), classifier, real)
+    return Reference(cloud, radius, classifier, real)
 
 
 @torch.no_grad()
@@ -53,21 +49,13 @@ def measure(model: nn.Module, z: Tensor, reference: Reference) -> Generation:
     - frechet: the Fréchet distance between the decoded images and the test images, in the features
       of a small classifier. It is about 2 between training and test images of MNIST; it sees blur,
       and too little variety, but only means and covariances.
-    - confidence: the mean over the decoded images of the classifier's largest probability. A
-      classifier can be sure of nonsense, so a high value proves little; a low one is telling.
-    - round_trip: the median distance from z to encode(decode(z)), over the codes' spread. A code
-      that the encoder would never give comes back somewhere else.
     - empty: the fraction of z that no training code is near, where near is the distance within
       which 95% of the test images' codes find one: real images score about 0.05.
     """
     z = z.to(reference.cloud)
     images = model.decode_mean(z)
-    back = model.encode(images)
-    back = back[0] if isinstance(model, VAE) else back
     return Generation(
         frechet=frechet_distance(_features(reference.classifier, images), reference.real),
-        confidence=reference.classifier(images).softmax(dim=1).amax(dim=1).mean().item(),
-        round_trip=(back - z).norm(dim=1).median().item() / reference.spread,
         empty=(nearest_distance(z, reference.cloud) > reference.radius).float().mean().item(),
     )
 
