@@ -234,6 +234,7 @@ def test_lesson_02_on_kmnist_alone(run, tmp_path, stand_ins, monkeypatch):
     text = printed(done)
     assert "kmnist: 3,000 training" in text
     assert "'kmnist' has no measured band" in text
+    assert "the same weights, bit for bit: True" in text
     assert "Training now, because there is no autoencoder.pt yet." in text
     assert (tmp_path / "results" / "vae_generated.png").stat().st_size > 1000
 
