@@ -116,7 +116,7 @@ def mutual_information(codes: Tensor, factors: Tensor) -> Tensor:
 
     Shapes: codes `(N, L)` floats, factors `(N, F)` whole numbers -> `(L, F)`. Units: nats.
     Raises: ValueError for other shapes or types, codes that are not finite.
-    Source: Chen et al. 2018, section 4; the bins: Locatello et al. 2019.
+    Source: Chen et al. 2018; the bins: Locatello et al. 2019.
     """
     from sklearn.metrics import mutual_info_score
 
@@ -150,7 +150,7 @@ def mutual_information_gap(codes: Tensor, factors: Tensor) -> MIG:
 
     Shapes: codes `(N, L)` floats, factors `(N, F)` whole numbers.
     Raises: ValueError as `mutual_information` does; for one dimension, or a factor with one value.
-    Source: Chen et al. 2018, eq. 6.
+    Source: Chen et al. 2018.
     """
     information = mutual_information(codes, factors)
     if codes.shape[1] < 2:

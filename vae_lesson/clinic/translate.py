@@ -103,27 +103,52 @@ def noise_variance_at_beta_1(loss: Loss) -> float | None:
     of variance 1/(2w), that is beta · variance. None for Bernoulli and absolute error, which have
     no such variance; 0, no density any more, where the KL has no weight.
 
-    Source: Rybkin et al. 2021, section 3.
+    Source: Rybkin et al. 2021.
     """
     variance = {"squared error": 0.5, "half squared error": 1.0}.get(loss.likelihood)
     return None if variance is None else effective_beta(loss) * variance
 
 
+# Each read in its file, at the commit or in the year given. Where a size plays no part in beta, it
+# is the file's too. Images are scaled to [0, 1] in all of them.
 PUBLIC_SETTINGS: dict[str, Loss] = {
-    "BCE summed, KL summed (the article's)": Loss(recon_batch="sum", kl_batch="sum"),
-    "BCE averaged over everything, KL summed and divided by batch and pixels": Loss(
+    "pytorch/examples, vae/main.py (77f55b9): BCE and KL summed": Loss(
+        recon_batch="sum", kl_batch="sum"
+    ),
+    "the same file in October 2017 (ab7cb38): BCE mean, KL summed, / (128 · 784)": Loss(
         pixels="mean", kl_batch="sum", kl_weight=1 / (128 * 784)
     ),
-    "BCE summed, KL averaged over latents and batch": Loss(latents="mean", recon_batch="sum"),
-    "BCE averaged over pixels times 784, KL averaged over latents": Loss(
-        pixels="mean", latents="mean", recon_weight=784
+    "keras, variational_autoencoder.py in July 2016 (f6bcaff): BCE mean, KL summed": Loss(
+        pixels="mean", latent_size=2, batch_size=100
     ),
-    "BCE averaged over pixels, KL averaged over latents": Loss(pixels="mean", latents="mean"),
-    "squared error averaged over 64×64×3 pixels, KL summed, weight 0.00025": Loss(
-        "squared error", pixels="mean", kl_weight=0.00025, n_pixels=64 * 64 * 3, latent_size=128
+    "keras, variational_autoencoder_deconv.py (309f586): 784 · BCE mean, KL mean": Loss(
+        pixels="mean", latents="mean", recon_weight=784, latent_size=2, batch_size=100
     ),
-    "squared error averaged over 784 pixels, KL summed": Loss("squared error", pixels="mean"),
-    "squared error averaged over everything, KL summed over the batch too": Loss(
-        "squared error", pixels="mean", kl_batch="sum"
+    "sksq96/pytorch-vae, vae-cnn.ipynb (14ce227): BCE summed, KL mean": Loss(
+        latents="mean",
+        recon_batch="sum",
+        n_pixels=64 * 64 * 3,
+        latent_size=32,
+        batch_size=32,
+    ),
+    "keras, making_new_layers… guide (3422977): squared error mean, KL mean": Loss(
+        "squared error", pixels="mean", latents="mean", latent_size=32, batch_size=64
+    ),
+    "PyTorch-VAE, configs/vae.yaml (a6896b9): squared error mean, KL summed, 0.00025": Loss(
+        "squared error",
+        pixels="mean",
+        kl_weight=0.00025,
+        n_pixels=64 * 64 * 3,
+        latent_size=128,
+        batch_size=64,
+    ),
+    "lightning-bolts, basic_vae_module.py (34958a8): squared error mean, KL mean, 0.1": Loss(
+        "squared error",
+        pixels="mean",
+        latents="mean",
+        kl_weight=0.1,
+        n_pixels=32 * 32 * 3,
+        latent_size=256,
+        batch_size=256,
     ),
 }

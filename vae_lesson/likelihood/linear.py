@@ -42,7 +42,7 @@ class LinearGaussian:
         """Return log p(x) = log N(x; mean, W Wᵀ + variance · I), what the ELBO is a bound of.
 
         With M only L × L matrices are needed.
-        Source: Tipping & Bishop 1999, section 3; Woodbury's identity.
+        Source: Tipping & Bishop 1999; Woodbury's identity.
         """
         # rᵀ C⁻¹ r as |r - W z|² / variance + |z|², at the z that is the least: without the
         # cancellation that Woodbury's difference of two large numbers would have.
@@ -57,7 +57,7 @@ class LinearGaussian:
         """Return the true p(z|x) = N(mu, covariance): M⁻¹Wᵀ(x - mean) and variance · M⁻¹.
 
         The covariance `(L, L)` is diagonal only if the columns of W are orthogonal.
-        Source: Tipping & Bishop 1999, section 3.
+        Source: Tipping & Bishop 1999.
         """
         if x.ndim != 2 or x.shape[1] != len(self.W):
             raise ValueError(f"x must be (N, {len(self.W)}), got shape {tuple(x.shape)}")
@@ -70,7 +70,7 @@ class LinearGaussian:
 
         The noise of z adds its own error to that of the mean:
         E_q|x - W z - mean|² = |x - W mu - mean|² + sum_j |w_j|² σ_j², with w_j column j of W.
-        Source: Lucas et al. 2019, section 4.
+        Source: Lucas et al. 2019.
         """
         _, mu, log_var = self._fitting(x, mu, log_var)
         recon = gaussian_nll(mu @ self.W.T + self.mean, _exact(x), self.variance.log())
@@ -199,7 +199,7 @@ class LinearVAE(VAE):
     variance is beta · variance (so its `mean_field` is the best encoder), but for a constant. A
     noise that is learned too ends at the sum of the unused eigenvalues over D - beta · k, with k
     dimensions used.
-    Source: Tipping & Bishop 1999, appendix A; for beta = 1 and VAEs Lucas et al. 2019, section 4.
+    Source: Tipping & Bishop 1999; for beta = 1 and VAEs Lucas et al. 2019.
     """
 
     decode_mean = VAE.decode  # E[x|z] = W z + mean, `(B, latent_size)` -> `(B, input_size)`

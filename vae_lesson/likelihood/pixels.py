@@ -36,7 +36,7 @@ def optimal_log_var(x_mean: Tensor, x: Tensor) -> Tensor:
     without a gradient, and needs none: at its optimum the loss does not change with σ².
 
     Shapes: x_mean and x `(B, ...)` -> `()`. Units: log of squared pixel intensity.
-    Source: Rybkin et al. 2021, eq. 6 and 7.
+    Source: Rybkin et al. 2021.
     """
     check_same_shape(x_mean=x_mean, x=x)
     # At least σ = 0.03 grey levels: a perfect reconstruction would make the logarithm infinite.
@@ -51,7 +51,7 @@ def continuous_bernoulli_nll(x_logits: Tensor, x: Tensor) -> Tensor:
     λ = sigmoid(x_logits), and C(λ) = l / tanh(l/2) with the logit l makes it integrate to 1, which
     the cross-entropy of `bernoulli_nll` on grey pixels does not. The result can be negative.
 
-    Source: Loaiza-Ganem & Cunningham 2019, eq. 6 to 8.
+    Source: Loaiza-Ganem & Cunningham 2019.
     """
     check_same_shape(x_logits=x_logits, x=x)
     near = x_logits.abs() < 1e-2  # l / tanh(l/2) is 0/0; its series 2 + l²/6 is exact to 1e-11
@@ -69,7 +69,8 @@ def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | floa
 
     `log_scale` = log s: a number, or a tensor or `nn.Parameter` that broadcasts against x.
 
-    Source: Kingma et al. 2016, section C.4; Salimans et al. 2017, eq. 2.
+    Source: Kingma et al. 2016, appendix C.5, with a scale for each channel; ± ½ grey level as in
+    Salimans et al. 2017, eq. 2. A scale for each pixel is this course's.
     """
     check_same_shape(x_mean=x_mean, x=x)
     inverse_scale = torch.exp(-_fitted("log_scale", log_scale, x))

@@ -107,18 +107,18 @@ def lines(
     *,
     alt: str = "",
 ) -> Figure:
-    """Draw {name: (x, y)}; `log` is the logarithmic axis, "x" or "y", if there is one."""
+    """Draw {name: (x, y)}; `log` names the logarithmic axes: "x", "y" or "xy"."""
     fig, (ax,) = _panels((WIDTH * 0.75, 3.6), alt)
     for i, (name, (x, y)) in enumerate(curves.items()):
         style = {"marker": "." if len(x) < 30 else None, "linestyle": LINES[i % len(LINES)]}
         ax.plot(x, y, label=name, **STYLES.get(name, style))
-    if log == "x":
+    if "x" in log:
         ax.set_xscale("log", base=2)
         ax.set_xticks(x, [f"{value:g}" for value in x])
         ax.minorticks_off()
     else:
         ax.locator_params("x", integer=True, min_n_ticks=3)
-        ax.set_yscale("log" if log == "y" else "linear")
+    ax.set_yscale("log" if "y" in log else "linear")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     ax.grid(alpha=0.3)
