@@ -20,6 +20,7 @@ pytestmark = pytest.mark.lessons
 
 # The lessons with most explorers, small and offline: what is tested is the page, not the training.
 RUN = ["01_autoencoder", "02_vae", "03_latent_space", "04_anomaly"]
+WITHOUT_EXPLORER = ["05_likelihood", "07_diagnosis"]
 SMALL = "\ndataset, epochs, hidden_size = 'digits', 4, 64"
 
 # What no lesson has: names that are HTML, explorers that the kernel is asked about by name, and
@@ -412,7 +413,7 @@ def test_a_cell_run_again_and_again_leaves_nothing_behind(explorer):
     assert [run_cell() for _ in range(6)] == 6 * [first]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "05_likelihood"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_EXPLORER])
 def test_committed_lesson_shows_its_explorers_without_a_kernel(name, browser, lab):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     labs.open_notebook(page, lab, f"committed/{name}.ipynb")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vae_lesson.teaching import checks
-from vae_lesson.teaching.checks.rate_distortion import diagnose, fault_named
+from vae_lesson.teaching.checks.diagnosis import diagnose, fault_named
 from vae_lesson.teaching.checks.verdict import Verdict
 
 MODULES = [
@@ -99,7 +99,8 @@ RIGHT = {
     "threshold": lambda scores, rate: torch.quantile(scores, 1 - rate),
     "roc_area": area,
     "log_weights": log_weights,
-    "importance_weighted_bound": bound,
+    "bound": bound,
+    "entropy": lambda x: -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).sum(dim=1),
     "bits_per_dimension": bits,
     "effective_beta": beta,
     "free_bits": lambda kl_j, least: torch.clamp(kl_j.mean(dim=0), min=least).sum(),
@@ -322,7 +323,16 @@ WRONG = {
         ("one number for", lambda *a: log_weights(*a).mean()),
         ("one number for", lambda *a: log_weights(*a).sum()),
     ],
-    "importance_weighted_bound": [  # (log_w)
+    "entropy": [  # (x)
+        ("one side of the coin", lambda x: -torch.xlogy(x, x).sum(dim=1)),
+        ("one side of the coin", lambda x: -torch.xlogy(1 - x, 1 - x).sum(dim=1)),
+        ("the wrong sign", lambda x: -RIGHT["entropy"](x)),
+        ("the mean over pixels", lambda x: RIGHT["entropy"](x) / x.shape[1]),
+        ("bits", lambda x: RIGHT["entropy"](x) / math.log(2)),
+        ("a sum over images", lambda x: RIGHT["entropy"](x.T)),
+        ("one number for", lambda x: RIGHT["entropy"](x).mean()),
+    ],
+    "bound": [  # (log_w)
         ("as it stands", lambda w: w.exp().mean(dim=0).log()),
         ("as it stands", lambda w: w.double().exp().mean(dim=0).log()),
         ("as it stands", lambda w: w.exp().sum(dim=0).log()),
@@ -749,6 +759,48 @@ def new_images(model, n, latent_size, generator):
     return torch.sigmoid(model.decode(torch.randn((n, latent_size), generator=generator)))
 
 
+def ratios(loss, output, x, mu, log_var, sign=1, half=0.5, probability=torch.sigmoid):
+    leaves = [value.clone().requires_grad_() for value in (output, mu, log_var)]
+    loss(leaves[0], x, *leaves[1:]).sum().backward()
+    right = sign * (probability(output) - x), mu, half * (torch.exp(log_var) - 1)
+    return torch.stack([(leaf.grad / slope).median() for leaf, slope in zip(leaves, right)])
+
+
+def slopes(loss, output, x, mu, log_var):
+    leaves = [value.clone().requires_grad_() for value in (output, mu, log_var)]
+    return torch.autograd.grad(loss(leaves[0], x, *leaves[1:]).sum(), leaves)
+
+
+def noise_as(function, put_back=True):
+    def answer(model, x):
+        seen, decode = [], model.decode
+        model.decode = lambda z: seen.append(z) or decode(z)
+        _, mu, log_var = model(x)
+        if put_back:
+            del model.decode
+        return function(seen[0], mu, log_var)
+
+    return answer
+
+
+eps_of = noise_as(lambda z, mu, log_var: (z - mu) / torch.exp(log_var / 2))
+
+
+def inspect(model, loss, x, beta=100.0, spread=0.2, far=100.0):
+    mu, _ = model.encode(x)
+    points = torch.randn_like(x), x, torch.randn_like(mu), torch.randn_like(mu)
+    of_output, of_mu, _ = ratios(loss, *points)
+    codes, eps = far * torch.randn_like(mu), eps_of(model, x).std()
+    wrong = {
+        "wrong sign": of_mu < 0,
+        "mean for sum": of_mu / of_output > beta,
+        "no noise": eps == 0,
+        "log_var as sigma": eps > 0 and abs(eps - 1) > spread,
+        "sigmoid twice": model.decode(codes).min() >= 0 and model.decode(codes).max() <= 1,
+    }
+    return [name for name, found in wrong.items() if found]
+
+
 LOOP = [
     ("not one weight", {"step": False}),
     ("gradients that add up", {"zero": False}),
@@ -789,6 +841,48 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
         [
             *((says, functools.partial(train_vae, **how)) for says, how in LOOP),
             ("the noise is forgotten", functools.partial(train_vae, noise=False)),
+        ],
+    ),
+    "factors": (
+        ratios,
+        [
+            ("the mean of the loss", lambda *a: ratios(*a) / len(a[2])),
+            ("the inverse", lambda *a: 1 / ratios(*a)),
+            ("themselves", lambda *a: torch.stack([s.median() for s in slopes(*a)])),
+            ("themselves", lambda *a: torch.cat([s.flatten() for s in slopes(*a)])),
+            ("without its ½", functools.partial(ratios, half=1)),
+            ("logits where probabilities", functools.partial(ratios, probability=lambda o: o)),
+            ("it is sigmoid(o) − x", functools.partial(ratios, sign=-1)),
+        ],
+    ),
+    "noise": (
+        eps_of,
+        [
+            ("z itself", noise_as(lambda z, mu, v: z)),
+            ("z − mu", noise_as(lambda z, mu, v: z - mu)),
+            ("z / σ", noise_as(lambda z, mu, v: z / torch.exp(v / 2))),
+            ("σ² for σ", noise_as(lambda z, mu, v: (z - mu) / torch.exp(v))),
+            ("log_var for σ", noise_as(lambda z, mu, v: (z - mu) / v)),
+            ("the opposite sign", noise_as(lambda z, mu, v: (mu - z) / torch.exp(v / 2))),
+            ("noise times σ", noise_as(lambda z, mu, v: (z - mu) * torch.exp(v / 2))),
+            (
+                "put the old one back",
+                noise_as(lambda z, mu, v: (z - mu) / torch.exp(v / 2), put_back=False),
+            ),
+        ],
+    ),
+    "inspector": (
+        inspect,
+        [
+            ("of a healthy VAE it says: no noise", lambda *a: ["no noise"]),
+            ("with beta 4 it says: mean for sum", functools.partial(inspect, beta=2)),
+            ("of patient A it says: nothing", functools.partial(inspect, spread=2)),
+            (
+                "of a healthy VAE it says: sigmoid twice",
+                lambda *a: inspect(*a, far=0) or ["sigmoid twice"],
+            ),
+            ("return a list of names", lambda *a: "nothing"),
+            ("return a list of names", lambda *a: [1]),
         ],
     ),
     "sample": (

@@ -52,8 +52,8 @@ def imports(notebook: nbformat.NotebookNode) -> str:
 
 
 def test_there_are_lessons():
-    wanted = "01_autoencoder 02_vae 03_latent_space 04_anomaly 05_likelihood 06_rate_distortion"
-    assert wanted.split() == NAMES
+    wanted = "01_autoencoder 02_vae 03_latent_space 04_anomaly 05_likelihood 06_rate_distortion "
+    assert (wanted + "07_diagnosis").split() == NAMES
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=NAMES)
@@ -274,9 +274,9 @@ def test_lesson_04_on_fashion_alone(run, tmp_path, stand_ins, monkeypatch):
 @pytest.mark.lessons
 def test_lesson_05_offline_with_other_numbers(run, tmp_path):
     small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 20, "n_samples": 100}
-    small |= {"k_images": 200, "paper_epochs": 1, "paper_k": 5}
-    text = printed(run("05_likelihood", dataset="digits", **small))
-    assert "this run, k = 5, K = 100" in text
+    text = printed(run("05_likelihood", dataset="digits", paper_epochs=1, paper_k=5, **small))
+    assert "this run, k = 5, 1 passes" in text
+    assert "largest difference from the package's: 0 nats" in text
     assert "1000" not in re.search(r"K draws from the prior.*?\n\n", text + "\n\n", re.S).group()
     assert (tmp_path / "results" / "05_likelihood.json").is_file()
 
@@ -284,11 +284,20 @@ def test_lesson_05_offline_with_other_numbers(run, tmp_path):
 @pytest.mark.lessons
 def test_lesson_06_offline_with_other_numbers(run, tmp_path):
     small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 2000}
-    small |= {"sprite_epochs": 1, "sprite_seeds": 1}
     text = printed(run("06_rate_distortion", dataset="digits", **small))
-    assert "variance used as sigma" in text  # the inspector's word on MyVAE
-    assert text.count("nothing found") == 3
+    assert re.search(r"^strong decoder +4 ", text, re.M)
     assert (tmp_path / "results" / "06_rate_distortion.json").is_file()
+
+
+@pytest.mark.lessons
+def test_lesson_07_offline_with_other_numbers(run, tmp_path):
+    small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 2000}
+    text = printed(run("07_diagnosis", dataset="digits", **small))
+    assert "named without training: 5." in text
+    assert "variance used as sigma" in text  # the package's word on MyVAE
+    for letter, name in zip("ABCDE", ("log_var used as sigma", "sigmoid twice", "mean for sum")):
+        assert re.search(rf"^{letter} +{name} +{name}", text, re.M)
+    assert (tmp_path / "results" / "07_diagnosis.json").is_file()
 
 
 @pytest.mark.lessons
@@ -318,6 +327,7 @@ def test_lesson_on_a_gpu_with_no_change(run, name):
         ("04_anomaly", {"hidden_size": 0}, ["hidden_size must be a whole number"]),
         ("05_likelihood", {"paper_k": 0}, ["paper_k must be a whole number of at least 1, got 0"]),
         ("06_rate_distortion", {"n_images": 1.5}, ["n_images must be a whole number"]),
+        ("07_diagnosis", {"epochs": 0}, ["epochs must be a whole number of at least 1, got 0"]),
     ],
 )
 def test_bad_parameters_end_at_once(name, parameters, messages):

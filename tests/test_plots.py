@@ -19,13 +19,13 @@ from vae_lesson.teaching import plots
 ALT = """Bars: <z> has "3" nats & more."""
 
 
-def test_rate_distortion_holds_every_point_and_the_learners_run():
+def test_rate_distortion_holds_every_point_and_the_lowest_elbo():
     for shift in (0, -800):  # a density's distortion is negative
         points = {1.0: (25.0, 80.0 + shift), 4.0: (11.0, 109.0 + shift), 0.1: (50.0, 69.0 + shift)}
-        (ax,) = plots.rate_distortion(points, own=(24.0, 81.0 + shift)).axes
-        *_, line, star = ax.lines
+        (ax,) = plots.rate_distortion(points).axes
+        *_, lowest, line = ax.lines
         assert line.get_xdata().tolist() == [50.0, 25.0, 11.0]  # in the order of beta
-        assert star.get_xydata().tolist() == [[24.0, 81.0 + shift]]
+        assert lowest.get_slope() == -1 and lowest.get_xy1() == (0, 105 + shift)
         low, high = ax.get_ylim()
         assert low < 69 + shift and high > 109 + shift
         assert {"β = 0.1", "β = 1", "β = 4"} <= {text.get_text() for text in ax.texts}
@@ -36,6 +36,17 @@ def test_lines_are_told_apart_without_colour_and_whole_numbers_stay_whole():
     (ax,) = plots.lines(curves, "x", "y").axes
     assert len({line.get_linestyle() for line in ax.lines}) == 3
     assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+def test_a_caption_of_several_columns_is_set_off_by_a_gap():
+    rows = {"a": torch.zeros(4, 4), "b": torch.zeros(2, 4)}
+    for columns, gaps in [
+        (["rebuilt", "", "drawn", ""], [1.5]),
+        (["w", "x", "y", "z"], []),
+        ([], []),
+    ]:
+        for ax in plots.image_rows(rows, columns).axes:
+            assert [line.get_xdata()[0] for line in ax.lines] == gaps
 
 
 # --- what is said of a picture --------------------------------------------------------------------

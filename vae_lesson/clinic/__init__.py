@@ -1,1 +1,1 @@
-"""Lesson 06: how a VAE collapses, what is wrong with one and with its loss, its true beta."""
+"""Lesson 06: how a code dies. Lesson 07 (02 too): what is wrong with a VAE, a loss's true beta."""

@@ -1,4 +1,4 @@
-"""Five broken VAEs, the patients of lesson 06: name what is wrong with each before you look.
+"""Five broken VAEs, the patients of lesson 07: name what is wrong with each before you look.
 
 A patient is a model and a loss: one of the two is healthy, the other is wrong in one line. A loss
 is a function of (output, x, mu, log_var), and the output of a VAE is its logits.

@@ -52,7 +52,10 @@ def image_grid(images: Tensor, n_columns: int = 8, title: str = "", *, alt: str 
 def image_rows(
     rows: dict[str, Tensor], columns: Sequence[str] = (), title: str = "", *, alt: str = ""
 ) -> Figure:
-    """Draw one labelled row of images for each entry; `columns` are captions over the first row."""
+    """Draw one labelled row of images for each entry; `columns` are captions over the first row.
+
+    A caption with empty ones after it is a group's, and the group is set off by a gap.
+    """
     n_columns = max(len(images) for images in rows.values())
     size = min((WIDTH - 1.7) / n_columns, 0.75)
     height = size * len(rows) + 0.25 * bool(columns) + 0.35 * bool(title) + 0.1
@@ -62,6 +65,9 @@ def image_rows(
         _show(ax, images, n_columns, interpolation="nearest", extent=extent)
         ax.set(xticks=[], yticks=[], frame_on=False)
         ax.set_ylabel(unsigned_zeros(name), rotation=0, ha="right", va="center")
+        for i, caption in enumerate(columns):
+            if i and caption and "" in columns:
+                ax.axvline(i - 0.5, color="white", linewidth=7)  # over the images' borders
     axes[0].set_xticks(range(len(columns)), map(unsigned_zeros, columns), fontsize=8)
     axes[0].xaxis.tick_top()
     axes[0].tick_params(length=0)
@@ -151,15 +157,10 @@ def histograms(
     return fig
 
 
-def rate_distortion(
-    points: dict[float, tuple[float, float]],
-    own: tuple[float, float] | None = None,
-    *,
-    alt: str = "",
-) -> Figure:
-    """Draw {beta: (rate, distortion)}, a line through them, and the lines of equal −ELBO.
+def rate_distortion(points: dict[float, tuple[float, float]], *, alt: str = "") -> Figure:
+    """Draw {beta: (rate, distortion)}, a line through them, and lines of equal −ELBO.
 
-    `own` is the (rate, distortion) of one more run, marked with a star.
+    The dashed one is the lowest −ELBO of the points.
     """
     fig, (ax,) = _panels((WIDTH * 0.75, 4.4), alt)
     rates, distortions = zip(*(points[beta] for beta in sorted(points)))
@@ -167,13 +168,16 @@ def rate_distortion(
     right, bottom, top = max(rates) * 1.16, min(distortions) - margin, max(distortions) + margin
     for total in np.arange(bottom // 20 * 20, right + top, 20):  # rate + distortion = total
         ax.axline((0, total), slope=-1, color=PALE, linewidth=0.8, zorder=0)
-        ax.annotate(f"−ELBO {total:zg}", (0, total), (4, 3), textcoords="offset points", fontsize=7)
+        if bottom < total - right < top - margin:
+            offset = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right"}
+            ax.annotate(f"−ELBO {total:zg}", (right, total - right), fontsize=7, **offset)
+    lowest = min(map(sum, points.values()))
+    label = f"−ELBO {lowest:z.1f}, the lowest"
+    ax.axline((0, lowest), slope=-1, color=ORANGE, linestyle="--", linewidth=1, label=label)
     ax.plot(rates, distortions, color=BLUE, marker="o")
     for beta, point in points.items():
         ax.annotate(f"β = {beta:g}", point, (7, 6), textcoords="offset points", fontsize=9)
-    if own is not None:
-        ax.plot(*own, "*", markersize=15, color=ORANGE, label="your run of lesson 02")
-        ax.legend()
+    ax.legend()
     ax.set(xlabel="rate: KL, nats per image", ylabel="distortion: recon, nats per image")
     ax.axis((0, right, bottom, top))
     return fig

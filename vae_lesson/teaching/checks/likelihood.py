@@ -1,4 +1,4 @@
-"""The checks on the likelihood: importance weights, their bound, and bits a pixel."""
+"""The checks on the likelihood: importance weights and their bound."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ def log_weights(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> V
     return compare(answer, (recon, z, mu, log_var), right, mistakes)
 
 
-def importance_weighted_bound(answer: Callable[[Tensor], Tensor]) -> Verdict:
+def bound(answer: Callable[[Tensor], Tensor]) -> Verdict:
     """Check answer(log_w) -> `(B,)`, the log of the mean of w over the K samples."""
     (log_w,) = draw((5, 4))
     # Three images that tell the mistakes apart, and one for which exp(log_w) is 0, in float64 too.
@@ -69,28 +69,3 @@ def importance_weighted_bound(answer: Callable[[Tensor], Tensor]) -> Verdict:
         ONE_NUMBER: [right.mean(), right.sum(), of_all, log_w.mean()],
     }
     return compare(answer, (log_w,), right, mistakes)
-
-
-def bits_per_dimension(answer: Callable[[Tensor, int], Tensor]) -> Verdict:
-    """Check answer(nats, n_pixels) -> bits a pixel of 256 levels, from a density on [0, 1]."""
-    # Few pixels, so that 8 bits an image show; near 0 bits, so that 255 levels for 256 show.
-    nats, n_pixels = torch.tensor([-88.0, 40.0]), 16
-    log_2, log_255, log_256 = torch.tensor([2.0, 255.0, 256.0]).log()
-    a_pixel = nats / n_pixels
-    in_bits = a_pixel / log_2
-    right = in_bits + 8
-    density = [in_bits, in_bits - 8, in_bits + 8 / n_pixels]
-    mixed = [in_bits + log_256, (a_pixel + 8) / log_2]
-    inverse = [a_pixel * log_2 + 8, a_pixel * log_2, (a_pixel + log_256) * log_2]
-    of_image = [right * n_pixels, nats / log_2 + 8, nats / log_2]
-    mistakes = {
-        "bits of the density: a level is 1/256 wide, so every pixel costs 8 bits more": density,
-        "255 levels: from 0 to 255 there are 256": (a_pixel + log_255) / log_2,
-        "nats: divide by log 2": [a_pixel, a_pixel + log_256, a_pixel + 8],
-        "nats and bits added up: a level costs 8 bits, which are log 256 = 5.5 nats": mixed,
-        "multiplying by log 2: one bit is 0.69 nats, so there are more bits than nats": inverse,
-        "bits of the whole image: divide by the number of pixels": of_image,
-        "the wrong sign: nats is −log p already, more nats are more bits": [8 - in_bits, -right],
-        ONE_NUMBER: right.mean(),
-    }
-    return compare(answer, (nats, n_pixels), right, mistakes)

@@ -1,0 +1,134 @@
+"""The numbers that lessons 05 and 06 quote from trainings too long for a lesson, measured again.
+
+    python tests/claims.py [cures] [prices] [sprites] [samples] [paper]
+
+Without a name all of them, about an hour on two cores; run nothing else meanwhile.
+"""
+
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from vae_lesson import evaluate, losses, train
+from vae_lesson.clinic import collapse
+from vae_lesson.clinic.sprites import make_sprites, mutual_information_gap
+from vae_lesson.likelihood import importance
+from vae_lesson.models import VAE
+from vae_lesson.sources import load_images
+
+SEEDS = range(3)
+
+
+def warm_up(progress: float) -> float:
+    return min(1.0, 2 * progress)
+
+
+def cycles(progress: float) -> float:
+    return min(1.0, 2 * (4 * progress % 1)) if progress < 1 else 1.0
+
+
+def free_bits(model: VAE, x: Tensor, generator: torch.Generator | None = None):
+    x_logits, mu, log_var = model(x, generator=generator)
+    kl = collapse.free_bits(losses.kl_per_dimension(mu, log_var), least=0.5)
+    return losses.bernoulli_nll(x_logits, x), kl
+
+
+def on_tosses(make, images: Tensor, test: Tensor, seed: int, mean: bool = True, **how) -> list:
+    """Train as lesson 06 does; return recon, KL and −ELBO (of β = 1) of the test images."""
+    torch.manual_seed(seed)
+    model = make()
+    if mean:
+        train.start_from_the_mean(model, images)
+    how = {"lr": 3e-3, "binarisation": "dynamic", "seed": seed, "progress": False, **how}
+    train.fit(model, images, warm_start=mean, **how)
+    return [round(v, 2) for v in evaluate.mean_terms(model, test, binarisation="dynamic")]
+
+
+def cures(images) -> Iterator:
+    """Lesson 06: a deep, narrow network at β = 1; from chance and from the mean image."""
+    part, kinds = images.train[:20_000], {"none": {}, "warm-up": {"beta": warm_up}}
+    kinds |= {"cycles": {"beta": cycles}, "free bits": {"terms": free_bits}}
+    for epochs in (15, 60):
+        for mean in (True, False):
+            for name, how in kinds.items():
+                for seed in SEEDS:
+                    long = {"epochs": epochs, "mean": mean}
+                    found = on_tosses(deep, part, images.test, seed, **long, **how)
+                    yield epochs, "mean image" if mean else "chance", name, seed, *found
+
+
+def deep() -> nn.Module:
+    return VAE(20, 100, network="deep")
+
+
+def prices(images) -> Iterator:
+    """Lesson 06: plain and strong decoders, 10 passes at β = 1 and 4; the cures at 4."""
+    part = images.train[:20_000]
+    how = {"none": {"beta": 4.0}, "warm-up": {"beta": lambda t: 4 * warm_up(t)}}
+    how |= {"cycles": {"beta": lambda t: 4 * cycles(t)}}
+    how |= {"free bits": {"beta": 4.0, "terms": free_bits}, "β = 1": {"beta": 1.0}}
+    for kind in (VAE, collapse.AutoregressiveVAE):
+        for name, options in how.items():
+            for seed in SEEDS:
+                found = on_tosses(kind, part, images.test, seed, epochs=10, **options)
+                yield kind.__name__, name, seed, *found
+
+
+def sprites(images) -> Iterator:
+    """Lesson 06: the mutual information gap at three β, five seeds, 60 epochs."""
+    known = make_sprites()
+    for beta in (1.0, 4.0, 12.0):
+        for seed in range(5):
+            torch.manual_seed(seed)
+            model = VAE(10, 400)
+            train.fit(model, known.images, epochs=60, beta=beta, seed=seed, progress=False)
+            codes = evaluate.decoder_inputs(model, known.images, seed)
+            gap = mutual_information_gap(codes, known.factors)
+            yield beta, seed, round(gap.mean, 3), *(round(v, 3) for v in gap.per_factor.tolist())
+
+
+def samples(images) -> Iterator:
+    """Lesson 05: training with k samples inside the log, 10,000 images and 8 passes."""
+    for k in (1, 5, 50):
+        for seed in SEEDS:
+            how = {"epochs": 8, "batch_size": 50, "terms": importance.importance_weighted_terms(k)}
+            model = published(images, images.train[:10_000], seed, **how)
+            found = importance.log_likelihood(model, images.test[::50], (1, 500), seed, "dynamic")
+            yield k, seed, *(round(-e.mean, 2) for e in found)
+
+
+def paper(images) -> Iterator:
+    """Lesson 05: Burda et al.'s network with k = 1, judged on images from all over the test set."""
+    for epochs in (35, 300):
+        terms = importance.importance_weighted_terms(1)
+        model = published(images, images.train, 0, epochs=epochs, terms=terms)
+        for name, some in [("every tenth", images.test[::10]), ("first", images.test[:1000])]:
+            (e,) = importance.log_likelihood(model, some, (5000,), 0, "dynamic")
+            yield epochs, name, round(-e.mean, 2), round(e.standard_error, 2)
+
+
+def published(images, some: Tensor, seed: int, **how) -> VAE:
+    torch.manual_seed(seed)
+    model = VAE(50, 200, network="deep")
+    train.start_from_the_mean(model, images.train)
+    train.fit(model, some, lr=3e-3, binarisation="dynamic", seed=seed, progress=False, **how)
+    return model
+
+
+CLAIMS = {f.__name__: f for f in (cures, prices, sprites, samples, paper)}
+
+
+def main(names: list[str]) -> None:
+    if unknown := set(names) - set(CLAIMS):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(CLAIMS)}")
+    images = load_images("mnist")
+    for name in names or CLAIMS:
+        print(CLAIMS[name].__doc__)
+        for row in CLAIMS[name](images):
+            print(*row, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
