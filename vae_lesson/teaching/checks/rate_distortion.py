@@ -6,16 +6,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vae_lesson.clinic import inspector
+from vae_lesson.clinic import findings
 from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare
 
 SYMPTOMS = {  # of the patients A to E
-    inspector.LOG_VAR_AS_SIGMA: "log_var settles at 0, where σ should be 1, and yet two runs on "
+    findings.LOG_VAR_AS_SIGMA: "log_var settles at 0, where σ should be 1, and yet two runs on "
     "the same image hardly differ; but they do differ",
-    inspector.SIGMOID_TWICE: "no pixel of any image is under 0.50 or over 0.73",
-    inspector.MEAN_FOR_SUM: "the KL of every dimension falls to 0, and all images become one",
-    inspector.WRONG_SIGN: "the KL grows without end and takes the loss far below zero",
-    inspector.NO_NOISE: "two runs on the same image agree to the last digit",
+    findings.SIGMOID_TWICE: "no pixel of any image is under 0.50 or over 0.73",
+    findings.MEAN_FOR_SUM: "the KL of every dimension falls to 0, and all images become one",
+    findings.WRONG_SIGN: "the KL grows without end and takes the loss far below zero",
+    findings.NO_NOISE: "two runs on the same image agree to the last digit",
 }
 PATIENTS = dict(zip("ABCDE", SYMPTOMS))
 
