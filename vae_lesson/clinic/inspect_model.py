@@ -35,7 +35,7 @@ def _inspect_range(model, x, output, mu, slopes: Slopes) -> Iterator[Finding]:
     if slopes.likelihood is None:
         return
     distribution, _, of = slopes.likelihood.partition(" on ")
-    low, high = slopes.target or (0.0, 1.0)
+    low, high = slopes.limits or (0.0, 1.0)
     targets = f"from {low:.3g} to {high:.3g}"
     if distribution == "Bernoulli" and not (low > -0.01 and high < 1.01):
         evidence = f"The loss's target goes {targets}, and it is a cross-entropy, of [0, 1]."
