@@ -4,6 +4,8 @@ HEALTHY: name -> (model, loss). BROKEN: name -> (model, loss, fault). MISSED: na
 why the inspector cannot tell). A model takes `n_latents`; images are `(B, 1, 28, 28)` in [0, 1].
 """
 
+import math
+
 import torch
 import torch.distributions as D
 import torch.nn.functional as F
@@ -211,6 +213,20 @@ class OfHidden(Foreign):
         return torch.sigmoid(self.fc4(h1)), mu, logvar
 
 
+class Flow(Foreign):
+    """Planar flows turn z before it is decoded."""
+
+    def __init__(self, n_latents=20):
+        super().__init__(n_latents)
+        self.u, self.w = (nn.Parameter(0.3 * torch.randn(n_latents)) for _ in range(2))
+
+    def reparameterize(self, mu, logvar):
+        z = super().reparameterize(mu, logvar)
+        for _ in range(3):
+            z = z + self.u * torch.tanh(z @ self.w)[:, None]
+        return z
+
+
 def zero_start(**options):
     model = Logits(**options)
     nn.init.zeros_(model.fc4.weight)
@@ -303,6 +319,26 @@ def of_sigma(sigma):
         return bce(o, x) + kl
 
     return loss
+
+
+def optimal_sigma(o, x, m, v):
+    """A Gaussian whose σ is the root mean square error of the batch."""
+    log_sigma = (o - x.flatten(1)).square().mean().sqrt().log()
+    recon = 0.5 * ((o - x.flatten(1)) / log_sigma.exp()) ** 2 + log_sigma
+    return recon.sum() + kld(m, v)
+
+
+def total_correlation(o, x, m, v):
+    """The KL in three parts, each estimated from the batch's own samples."""
+    q = D.Normal(m[None], (0.5 * v).exp()[None])
+    z = m + torch.randn_like(m) * (0.5 * v).exp()
+    log_q = q.log_prob(z[:, None])  # of each z under each image's q
+    log_q_zx = log_q.diagonal().sum(dim=0)
+    log_q_z = log_q.sum(2).logsumexp(1) - math.log(len(m) * 60000)
+    log_q_zj = (log_q.logsumexp(1) - math.log(len(m) * 60000)).sum(1)
+    log_p = D.Normal(0.0, 1.0).log_prob(z).sum(1)
+    parts = (log_q_zx - log_q_z) + 6 * (log_q_z - log_q_zj) + (log_q_zj - log_p)
+    return bce(o, x) / len(x) + parts.mean()
 
 
 class WarmUp:
@@ -492,6 +528,30 @@ HEALTHY = {
         foreign_loss,
     ),
     "log_var clamped in the encoder": (encoding_log_var(lambda v: v.clamp(-6, 2)), foreign_loss),
+    "z turned by a flow": (Flow, foreign_loss),
+    "z on a sphere": (
+        with_methods(decode=lambda self, z: Foreign.decode(self, F.normalize(z))),
+        foreign_loss,
+    ),
+    "z on a sphere before it is decoded": (
+        drawing(lambda mu, v: F.normalize(mu + torch.randn_like(mu) * torch.exp(0.5 * v))),
+        foreign_loss,
+    ),
+    "dropout on z": (
+        drawing(lambda mu, v: F.dropout(mu + torch.randn_like(mu) * torch.exp(0.5 * v), 0.2)),
+        foreign_loss,
+    ),
+    "the best σ for the batch": (Foreign, optimal_sigma),
+    "total correlation": (Foreign, total_correlation),
+    "a KL over a limit only": (
+        Foreign,
+        with_kl(lambda m, v: 1000 * F.relu(kld(m, v) / len(m) - 10)),
+    ),
+    "sums divided by 128": (Foreign, lambda *a: foreign_loss(*a) / 128),
+    "the reconstruction divided by 128, the KL a mean": (
+        Foreign,
+        lambda o, x, m, v: bce(o, x) / 128 + kld(m, v) / len(x),
+    ),
     "in place, on copies": (
         drawing(lambda mu, v: torch.randn_like(mu).mul_(v.mul(0.5).exp_()).add_(mu)),
         foreign_loss,
