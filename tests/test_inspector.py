@@ -14,10 +14,13 @@ from vaes import (
     BROKEN,
     MISSED,
     Foreign,
+    Logits,
     WithSampler,
     bce_logits,
+    decoding,
     foreign_loss,
     inline_forward,
+    kld,
     with_methods,
 )
 from vaes import HEALTHY as FOREIGN_HEALTHY
@@ -242,6 +245,39 @@ def test_a_foreign_model_s_fault_is_found(name):
     kind, loss, fault = BROKEN[name]
     n_found = [found(model, loss, x) for model, x in on_several(kind)]
     assert n_found == 3 * [[fault]]
+
+
+def brought(low, high):
+    return lambda x: low + (high - low) * x
+
+
+def squared(o, x, m, v):
+    return F.mse_loss(o, x.flatten(1), reduction="sum") + kld(m, v)
+
+
+def standardised(x):
+    return (x - 0.1307) / 0.3081
+
+
+@pytest.mark.parametrize(
+    "images, kind, loss, faults",
+    [
+        (brought(0, 255), Logits, bce_logits, ["wrong range"]),
+        (brought(0, 255), Foreign, foreign_loss, ["wrong range"]),
+        (brought(0, 255), Foreign, squared, ["wrong range"]),
+        (brought(0, 255), Logits, squared, []),
+        (brought(0, 255), Foreign, lambda o, x, m, v: foreign_loss(o, x / 255, m, v), []),
+        (brought(-1, 1), Foreign, foreign_loss, ["wrong range"]),
+        (brought(-1, 1), Foreign, squared, ["wrong range"]),
+        (brought(-1, 1), decoding(torch.tanh), squared, []),
+        (standardised, Logits, bce_logits, ["wrong range"]),
+        (standardised, Foreign, squared, ["wrong range"]),
+        (standardised, Logits, squared, []),
+    ],
+)
+def test_images_out_of_the_loss_s_range_are_found(images, kind, loss, faults):
+    for model, x in on_several(kind):
+        assert found(model, loss, images(x)) == faults
 
 
 @pytest.mark.parametrize("name", MISSED)

@@ -765,6 +765,16 @@ BROKEN = {
         lambda o, x, m, v: F.mse_loss(o.sigmoid(), x.flatten(1), reduction="sum") + kld(m, v),
         "sigmoid twice",
     ),
+    "KL with mu and log_var exchanged": (
+        Foreign,
+        with_kl(lambda m, v: kld(v, m)),
+        FORMULA,
+    ),
+    "the output detached": (
+        Foreign,
+        lambda o, x, m, v: foreign_loss(o.detach(), x, m, v),
+        "gradient cut",
+    ),
     # the noise
     "log_var as σ": (std_of(lambda v: v), foreign_loss, "log_var used as sigma"),
     "½ log_var as σ": (std_of(lambda v: 0.5 * v), foreign_loss, "log_var used as sigma"),
@@ -832,6 +842,26 @@ BROKEN = {
     ),
     "mu · eps + σ": (
         drawing(lambda mu, v: mu * torch.randn_like(mu) + torch.exp(0.5 * v)),
+        foreign_loss,
+        NOISE,
+    ),
+    "|eps|": (
+        drawing(lambda mu, v: mu + torch.randn_like(mu).abs() * torch.exp(0.5 * v)),
+        foreign_loss,
+        NOISE,
+    ),
+    "mu and log_var exchanged": (
+        drawing(lambda mu, v: v + torch.randn_like(mu) * torch.exp(0.5 * mu)),
+        foreign_loss,
+        NOISE,
+    ),
+    "forward returns them exchanged": (
+        with_methods(
+            forward=lambda self, x: (
+                Foreign.forward(self, x)[0],
+                *reversed(self.encode(x.flatten(1))),
+            )
+        ),
         foreign_loss,
         NOISE,
     ),
@@ -922,6 +952,16 @@ MISSED = {
         encoding_log_var(F.softplus),
         foreign_loss,
         "a log_var that happens to be over 0 looks like this too",
+    ),
+    "mu · eps · σ": (
+        drawing(lambda mu, v: mu * torch.randn_like(mu) * torch.exp(0.5 * v)),
+        foreign_loss,
+        "z may have been turned or scaled: what it is made of fits nothing known",
+    ),
+    "new noise for the target": (
+        Foreign,
+        target(torch.rand_like),
+        "a target that is drawn, as images in black and white are",
     ),
     "images upside down": (
         Foreign,

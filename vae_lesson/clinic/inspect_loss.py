@@ -54,14 +54,16 @@ def inspect_loss(loss: Callable, output: Tensor, x: Tensor, mu: Tensor):
     # Outputs of all kinds may lie in (0, 1). At such mu the KL is beyond free bits and any
     # capacity. What is called log_var may be a σ, over 0; the loss may clamp it: stay below 1.
     o, v = spread(output, 0.05, 0.95), spread(mu, 0.2, 0.9)
-    far = spread(mu, 60, 100) * (2 * torch.randint_like(mu, 2) - 1)
+    far = spread(mu, 50, 80) * (2 * torch.randint_like(mu, 2) - 1)
     near, beyond = (
         (o, images, far, v),
         (torch.where(o < 0.5, o + 0.45, o - 0.45), images, 1e4 * far, v),
     )
     slopes = [_gradients(loss, *near), _gradients(loss, *beyond), _gradients(loss, *near, seed=1)]
     if not slopes[0][0].any():  # the reconstruction, if any, comes by way of mu and log_var
-        return [], Slopes()
+        evidence = "The loss changes with the output, but gives it no gradient."
+        cut = _moves(loss, near, (beyond[0], *near[1:]))
+        return [Finding(findings.GRADIENT_CUT, evidence)] if cut else [], Slopes()
     outputs, by_outputs = [exact(o), exact(beyond[0])], [exact(s[0]) for s in slopes[:2]]
     flat = exact(images).reshape(output.shape)
     likelihood, recon, target = _likelihood(outputs, by_outputs, flat)
@@ -109,9 +111,11 @@ def _inspect_target(target, by_outputs, x, given) -> tuple[list[Finding], tuple 
     x, target = x.flatten(1), target.flatten(1)
     slope = ((x - x.mean()) * target).sum() / (x - x.mean()).square().sum()
     offset = target.mean() - slope * x.mean()
-    if (offset + slope * x - target).abs().max() < 1e-2:
-        if slope.abs() > 1e-2:
-            return [], tuple((slope * edge + offset).item() for edge in (given.min(), given.max()))
+    least = 1e-2 / (given.max() - given.min())  # images from 0 to 255 may be divided by 255
+    if (offset + slope * x - target).abs().max() < 1e-2 * slope.abs().clamp_min(least):
+        if slope.abs() > least:
+            edges = given.min(), given.max()
+            return [], tuple(round((slope * edge + offset).item(), 4) for edge in edges)
         evidence = f"The output is compared with {offset:.3g} at every pixel."
         return [Finding(findings.WRONG_TARGET, evidence)], None
     distance, _ = torch.cdist(target, x).min(dim=1)
@@ -124,20 +128,16 @@ def _inspect_target(target, by_outputs, x, given) -> tuple[list[Finding], tuple 
 def _inspect_kl(loss, near, beyond, first, second, again) -> tuple:
     """Return the KL's faults, beta (0: there is no KL, None: not known), the reading of log_var."""
     (output, images, mu, v), (by_mu, by_v) = near, first[1:]
-    if not all(tensor.isfinite().all() for tensor in (by_mu, by_v, second[1])):
+    if not all(tensor.isfinite().all() for tensor in (by_mu, by_v)):
         return [], None, None
     farther = _per_image(second[1], beyond[2])
     if any((a - b).norm() > 1e-3 * a.norm() for a, b in zip(first[1:], again[1:])):
         # The KL is that of one sample of z. Beside so large a mu its noise is nothing.
         return [], _constant(farther), None
     if not (by_mu.any() or by_v.any() or second[1].any()):
-        values = []
-        for code in (mu, beyond[2]):
-            reseed(images.device, 0)
-            values.append(loss(output, images, code, v).sum())
-        evidence = "The loss's value changes with mu, but its derivatives by mu and log_var are 0."
-        fault = Finding(findings.KL_WITHOUT_GRADIENT, evidence)
-        return [fault] if values[0] != values[1] else [], 0.0, None
+        evidence = "The loss changes with mu, but gives no gradient to mu and log_var."
+        cut = _moves(loss, near, (output, images, beyond[2], v))
+        return [Finding(findings.KL_WITHOUT_GRADIENT, evidence)] if cut else [], 0.0, None
     betas = _per_image(by_mu, mu)
     if betas is not None and (reading := _reading(exact(by_v) / betas[:, None], exact(v))):
         # A square or a capacity of the KL makes a beta of its own at every mu: no judgement of it.
@@ -224,6 +224,15 @@ def _gradients(loss, output, x, mu, log_var, seed: int = 0) -> list[Tensor]:
         if not value.requires_grad:
             raise ValueError("the loss does not depend on output, mu or log_var, or detaches them")
         return list(torch.autograd.grad(value, leaves, materialize_grads=True))
+
+
+def _moves(loss, *arguments) -> bool:
+    """Return whether the loss differs from one of these to the other, with the same noise."""
+    values = []
+    for at in (*arguments, arguments[0]):  # the first once more: it may differ from call to call
+        reseed(at[1].device, 0)
+        values.append(loss(*at).sum().item())
+    return values[0] != values[1] and values[0] == values[2]
 
 
 def _constant(values: Tensor | None) -> float | None:

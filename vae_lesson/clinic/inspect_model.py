@@ -100,10 +100,13 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Iterator[Finding]:
     off = {name: _rms((sigma / of).log()) for name, of in expected.items()}
     nearest = min(off, key=off.get)
     right = reading or nearest  # if the loss does not say, all of them may be right
-    of_sigma, of_mu, rest = _fit(mean, sigma, expected[right], mu)
+    of_sigma, of_log_var, of_mu, rest = _fit(mean, sigma, expected[right], v, mu)
     if _rms(mean / sigma) > 0.5:  # else it is chance
-        if rest < 0.3 < abs(of_sigma) and min(abs(of_mu), abs(of_mu + 1)) < 0.1:
-            evidence = f"The mean of z is {1 + of_mu:.2f}·mu + {of_sigma:.2f}·σ."
+        size, known = max(abs(of_sigma), abs(of_log_var)), min(abs(of_mu), abs(of_mu + 1)) < 0.1
+        if rest < 0.3 < size and known and v.numel() > 15:
+            evidence = (
+                f"z has the mean {1 + of_mu:.2f}·mu + {of_sigma:.2f}·σ + {of_log_var:.2f}·log_var."
+            )
             yield Finding(findings.NOT_STANDARD_NORMAL, evidence)
         return
     # exp(0.35) is 1.4: more than chance. The nearest must fit, or it is something else again.
