@@ -55,16 +55,14 @@ def inspect_loss(loss: Callable, output: Tensor, x: Tensor, mu: Tensor):
     # capacity. What is called log_var may be a σ, over 0; the loss may clamp it: stay below 1.
     o, v = spread(output, 0.05, 0.95), spread(mu, 0.2, 0.9)
     far = spread(mu, 50, 80) * (2 * torch.randint_like(mu, 2) - 1)
-    near, beyond = (
-        (o, images, far, v),
-        (torch.where(o < 0.5, o + 0.45, o - 0.45), images, 1e4 * far, v),
-    )
+    other = torch.where(o < 0.5, o + 0.45, o - 0.45)
+    near, beyond = (o, images, far, v), (other, images, 1e4 * far, v)
     slopes = [_gradients(loss, *near), _gradients(loss, *beyond), _gradients(loss, *near, seed=1)]
     if not slopes[0][0].any():  # the reconstruction, if any, comes by way of mu and log_var
         evidence = "The loss changes with the output, but gives it no gradient."
-        cut = _moves(loss, near, (beyond[0], *near[1:]))
+        cut = _moves(loss, near, (other, *near[1:]))
         return [Finding(findings.GRADIENT_CUT, evidence)] if cut else [], Slopes()
-    outputs, by_outputs = [exact(o), exact(beyond[0])], [exact(s[0]) for s in slopes[:2]]
+    outputs, by_outputs = [exact(o), exact(other)], [exact(s[0]) for s in slopes[:2]]
     flat = exact(images).reshape(output.shape)
     likelihood, recon, target = _likelihood(outputs, by_outputs, flat)
     if recon and recon < 0:

@@ -39,23 +39,19 @@ def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
     _check(model, x)
     value = partial(_value, loss)
     with _undisturbed(model, x.device):
-        parts = dict(zip(("output", "mu", "log_var"), _run(model, x)))
-        found, slopes = inspect_loss(value, parts["output"], x, parts["mu"])
-        not_finite = list(_inspect_finite(parts))
-        if not not_finite:  # else the loss may refuse them
+        output, mu, log_var = _run(model, x)
+        found, slopes = inspect_loss(value, output, x, mu)
+        parts = {"mu": mu, "log_var": log_var, "the output": output}
+        if all(tensor.isfinite().all() for tensor in parts.values()):  # else a loss may refuse them
             found += inspect_model(model, x, slopes)
-            if all(finding.fault != WRONG_RANGE for finding in found):  # which a loss refuses too
-                at = parts["output"], x, parts["mu"], parts["log_var"]
-                not_finite = list(_inspect_finite({"loss": value(*at)}))
-    return sorted(found + not_finite, key=lambda finding: FAULTS.index(finding.fault))
-
-
-def _inspect_finite(parts: dict[str, Tensor]) -> Iterator[Finding]:
-    """Say how much is NaN or infinite."""
+            if all(finding.fault != WRONG_RANGE for finding in found):  # as it may those
+                parts["the loss"] = value(output, x, mu, log_var)
     for name, tensor in parts.items():
         if n_bad := int((~tensor.isfinite()).sum()):
-            evidence = f"Of {tensor.numel()} values of the {name}, {n_bad} are NaN or infinite."
-            yield Finding(NOT_FINITE, evidence)
+            evidence = f"Of {tensor.numel()} values of {name}, {n_bad} are NaN or infinite."
+            found.append(Finding(NOT_FINITE, evidence))
+            break  # what comes of it is so too
+    return sorted(found, key=lambda finding: FAULTS.index(finding.fault))
 
 
 @contextmanager
