@@ -101,9 +101,10 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
     right = reading or nearest  # if the loss does not say, all of them may be right
     enough = v.numel() > 15  # fewer could fit anything
     if _rms(mean / sigma) > 0.5:  # more than chance
-        (a, b, c), rest = _fit(mean, sigma, mu, expected[right], v)
+        (a, b, c), rest = _fit(mean, mu, expected[right], v)
         # A flow, say, turns z into something else, which is no sum of these with mu once or never.
-        if enough and rest < 0.3 < max(abs(b), abs(c)) and min(abs(a), abs(a + 1)) < 0.1:
+        fits = rest < 0.2 * _rms(sigma) and min(abs(a), abs(a + 1)) < 0.1
+        if enough and fits and max(abs(b), abs(c)) > 0.3:
             evidence = f"z has the mean {1 + a:.2f}·mu + {b:.2f}·σ + {c:.2f}·log_var."
             return Finding(findings.NOT_STANDARD_NORMAL, evidence)
         return None
@@ -123,16 +124,16 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
         fault = findings.VARIANCE_AS_SIGMA if nearest == "log σ" else findings.LOG_VAR_AS_SIGMA
         evidence = f"{evidence}, read as {nearest} {near:.3g}."
         return Finding(fault if right == "log σ²" else findings.KL_FORMULA, evidence)
-    _, rest = _fit(sigma.log(), torch.ones_like(v), torch.ones_like(v), v, v**2)
-    if reading and enough and rest < 0.15:  # σ comes from log_var alone
+    (*_, of_mu), rest = _fit(sigma.log(), torch.ones_like(v), v, v**2, mu**2)
+    if reading and enough and rest < 0.13 and abs(of_mu) < 0.05:  # σ comes from log_var alone
         return Finding(findings.NOT_STANDARD_NORMAL, f"{evidence}.")
 
 
-def _fit(values: Tensor, unit: Tensor, *parts: Tensor) -> tuple[list[float], float]:
-    """Return the best weights of these parts in values, and how far from them that is, in units."""
+def _fit(values: Tensor, *parts: Tensor) -> tuple[list[float], float]:
+    """Return how much of each of these parts is in values, and how far that is from them."""
     A, b = torch.stack([part.flatten() for part in parts], dim=1), values.flatten()
     weights = torch.linalg.lstsq(A, b).solution
-    return weights.tolist(), _rms((A @ weights - b) / unit.flatten())
+    return weights.tolist(), _rms(A @ weights - b)
 
 
 def _inspect_gradient(model, x, mu) -> Finding | None:
