@@ -179,26 +179,25 @@ def _inspect_reduction(loss, at, slopes, betas: list[float]) -> Iterator[Finding
     images = [torch.cat([t, t], dim=-1) for t in (output, x.reshape(output.shape))]
     codes = [torch.cat([t, t], dim=1) for t in (mu, log_var)]
     over_images = recon_over, kl_over = reduction(0, *batch), reduction(1, *batch)
+    mean_over_pixels = reduction(0, *images, mu, log_var) == "mean"
     # Ways to put it: what is said, and by how much it multiplies beta.
-    way = {}
-    if mean_over_pixels := reduction(0, *images, mu, log_var) == "mean":
+    way, as_if = {}, "the KL is as if divided by"
+    if mean_over_pixels:
         way[f"the reconstruction is a mean over {n_pixels} pixels"] = n_pixels
     if reduction(1, output, x, *codes) == "mean":
         way[f"the KL is a mean over {n_latents} latent dimensions"] = 1 / n_latents
     ways, divided = [way], {}
-    if None not in over_images and recon_over != kl_over:
+    if by := {("mean", "sum"): n_images, ("sum", "mean"): 1 / n_images}.get(over_images):
         # A fixed number may stand for the batch size, so that it may as well be no fault.
         said = f"the reconstruction is a {recon_over} over the {n_images} images of the batch"
-        by = n_images if recon_over == "mean" else 1 / n_images
         ways.append(way | {f"{said} and the KL a {kl_over}": by})
     # Divisors that stay as they are, of sizes which nobody would choose as beta.
     if n_pixels >= 400 and not mean_over_pixels:
         divided[f"the reconstruction is as if divided by {n_pixels} pixels"] = n_pixels
-        divided[f"the KL is as if divided by {n_pixels} pixels"] = 1 / n_pixels
-        both = f"{n_pixels} pixels and {n_images} images"
-        divided[f"the KL is as if divided by {both}"] = 1 / (n_pixels * n_images)
+        divided[f"{as_if} {n_pixels} pixels"] = 1 / n_pixels
+        divided[f"{as_if} {n_pixels} pixels and {n_images} images"] = 1 / (n_pixels * n_images)
     if over_images == ("sum", "mean"):
-        divided[f"the KL is as if divided by {n_latents} latent dimensions"] = 1 / n_latents
+        divided[f"{as_if} {n_latents} latent dimensions"] = 1 / n_latents
     plain = [(b / math.prod(way.values()), way) for way in ways for b in betas]
     more = [(w / by, way | {said: by}) for w, way in plain for said, by in divided.items()]
     sure = [(weight, way) for weight, way in plain + more if abs(weight - 1) < 1e-3]

@@ -49,10 +49,10 @@ def _inspect_range(model, x, output, mu, slopes: Slopes) -> Finding | None:
         return Finding(findings.WRONG_RANGE, evidence)
     # Untrained outputs may lie in any range by chance; those of codes far out do not.
     runs = [_run(model, x, 1000 * torch.randn_like(mu), 0.2 + 0 * mu) for _ in range(4)]
-    outputs = [run.output for run in runs]
+    outputs = [run.output.flatten() for run in runs]
     if not runs[0].chosen:
-        outputs.append(model.decode(1000 * torch.randn_like(mu)).reshape(output.shape))
-    bottom, top = torch.stack(outputs).aminmax()
+        outputs += [image.flatten() for image in _decode(model, 1000 * torch.randn_like(mu))]
+    bottom, top = torch.cat(outputs).aminmax()
     reach = f"For codes of length 1000 a dimension the outputs go from {bottom:.3f} to {top:.3f}"
     if top - bottom < 1e-6:  # the decoder leaves z aside
         return None
@@ -75,6 +75,11 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
     chosen = spread(mu, -2, 2), spread(mu, -2.0 if reading == "log σ²" else 0.2, 2)
     runs = [_run(model, x, *chosen) for _ in range(min(max(64, 4096 // mu.numel()), 256))]
     if any(run.z is None for run in runs):
+        # Where mu and log_var could be chosen, it is z that is unused.
+        same = all(torch.equal(run.output, runs[0].output) and not run.chosen for run in runs)
+        if same and (images := _decode(model, *chosen)) and not torch.allclose(*images):
+            evidence = "In training mode the output is the same in every run."
+            return Finding(findings.NO_NOISE, evidence)
         return None
     mu, v = exact(runs[0].mu), exact(runs[0].log_var)
     noise = torch.stack([exact(run.z) for run in runs]) - mu  # (runs, B, latent_size)
@@ -224,6 +229,14 @@ def _run(model, x, mu, log_var) -> Run:
     ]
     single = bool(codes) and all(torch.equal(z, codes[0]) for z in codes)
     return Run(output, codes[0].clone() if single else None, *code, bool(chosen))
+
+
+def _decode(model, *codes: Tensor) -> list[Tensor]:
+    """Return what `decode` makes of each of these; nothing if it wants more than z."""
+    try:
+        return [model.decode(z) for z in codes]
+    except Exception:
+        return []
 
 
 def _rms(values: Tensor) -> float:
