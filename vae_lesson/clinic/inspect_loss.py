@@ -42,7 +42,9 @@ class Slopes(NamedTuple):
     reading: str | None = None  # of log_var
 
 
-def inspect_loss(loss: Callable, output: Tensor, x: Tensor, mu: Tensor):
+def inspect_loss(
+    loss: Callable, output: Tensor, x: Tensor, mu: Tensor
+) -> tuple[list[Finding], Slopes]:
     """Return a loss's faults, a list of `Finding`, and its `Slopes`.
 
     `loss(output, x, mu, log_var)` is tried at values chosen here, whatever the model makes; x is
