@@ -6,18 +6,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vae_lesson.clinic import findings
 from vae_lesson.clinic.broken import healthy_loss, patient
 from vae_lesson.losses import bernoulli_nll, kl_standard_normal
 from vae_lesson.models import VAE
 from vae_lesson.teaching.checks.verdict import ONE_NUMBER, Verdict, attempt, compare, draw
 
 SYMPTOMS = {  # of the patients A to E
-    "log_var used as sigma": "log_var settles at 0, where σ should be 1, and yet two runs on "
+    findings.LOG_VAR_AS_SIGMA: "log_var settles at 0, where σ should be 1, and yet two runs on "
     "the same image hardly differ; but they do differ",
-    "sigmoid twice": "no pixel of any image is under 0.50 or over 0.73",
-    "mean for sum": "the KL of every dimension falls to 0, and all images become one",
-    "wrong sign of the KL": "the KL grows without end and takes the loss far below zero",
-    "no noise": "two runs on the same image agree to the last digit",
+    findings.SIGMOID_TWICE: "no pixel of any image is under 0.50 or over 0.73",
+    findings.MEAN_FOR_SUM: "the KL of every dimension falls to 0, and all images become one",
+    findings.WRONG_SIGN: "the KL grows without end and takes the loss far below zero",
+    findings.NO_NOISE: "two runs on the same image agree to the last digit",
 }
 PATIENTS = dict(zip("ABCDE", SYMPTOMS))
 

@@ -1,0 +1,243 @@
+"""A model by itself: what it makes of a mu and a log_var that are chosen here."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vae_lesson.clinic import findings
+from vae_lesson.clinic.findings import Finding
+from vae_lesson.clinic.inspect_loss import READINGS, Slopes, exact, reseed, spread
+
+
+def inspect_model(model: nn.Module, x: Tensor, slopes: Slopes) -> list[Finding]:
+    """Return what is wrong with a model in training mode, beside a loss of these slopes.
+
+    `model(x)` returns (output, mu, log_var), all finite; x and output `(B, ...)`, mu and log_var
+    `(B, latent_size)`. mu and log_var are chosen here, if `forward` takes them from `encode`.
+    """
+    output, mu, log_var = model(x)
+    found = [
+        _inspect_code(mu, log_var, slopes.reading),
+        _inspect_range(model, x, output, mu, slopes) if slopes.likelihood else None,
+        _inspect_noise(model, x, mu, slopes.reading),
+        _inspect_gradient(model, x, mu),
+    ]
+    return [finding for finding in found if finding]
+
+
+def _inspect_code(mu, log_var, reading: str | None) -> Finding | None:
+    """Find what the encoder makes of log_var."""
+    n_zero, n = (log_var == 0).sum(), log_var.numel()
+    if mu.std() > 1e-6 and torch.allclose(mu, log_var):
+        return Finding(findings.LOG_VAR_IS_MU, "encode returns the same numbers twice.")
+    if reading == "log σ²" and log_var.min() == 0 and 0.1 * n < n_zero < n:
+        evidence = f"Of {n} values of log_var, {n_zero} are 0 and none is below: no σ is under 1."
+        return Finding(findings.WRONG_RANGE, evidence)
+
+
+def _inspect_range(model, x, output, mu, slopes: Slopes) -> Finding | None:
+    """Find images and outputs that the loss is not made for."""
+    distribution, _, of = slopes.likelihood.partition(" on ")
+    low, high = slopes.limits or (0.0, 1.0)
+    if distribution == "Bernoulli" and (low < -0.01 or high > 1.01):
+        evidence = f"The target of the cross-entropy goes from {low:.3g} to {high:.3g}."
+        return Finding(findings.WRONG_RANGE, evidence)
+    bottom, top = output.aminmax()
+    if of == "probabilities" and (bottom < -1e-6 or top > 1 + 1e-6):
+        evidence = f"The loss takes probabilities, the output goes from {bottom:.3f} to {top:.3f}."
+        return Finding(findings.WRONG_RANGE, evidence)
+    # Untrained outputs may lie in any range by chance; those of codes far out do not.
+    runs = [_run(model, x, 1000 * torch.randn_like(mu), 0.2 + 0 * mu) for _ in range(4)]
+    outputs = [run.output.flatten() for run in runs]
+    if not runs[0].chosen:
+        outputs += [image.flatten() for image in _decode(model, 1000 * torch.randn_like(mu))]
+    bottom, top = torch.cat(outputs).aminmax()
+    reach = f"For codes of length 1000 a dimension the outputs go from {bottom:.3f} to {top:.3f}"
+    if top - bottom < 1e-6:  # the decoder leaves z aside
+        return None
+    if of == "logits" and bottom > -1e-6 and top < 1 + 1e-6:
+        evidence = f"{reach}: the loss, which takes logits, has a sigmoid of its own."
+        return Finding(findings.SIGMOID_TWICE, evidence)
+    if of != "logits" and bottom > 0.5 - 1e-6 and top < 0.73106:
+        evidence = f"{reach}: a sigmoid of a sigmoid lies in [0.5, 0.731]."
+        return Finding(findings.SIGMOID_TWICE, evidence)
+    floor = 0 if bottom > -0.99 else -1  # of a sigmoid, or of tanh
+    saturated = floor - 1e-6 < bottom < floor + 0.01 and 0.99 < top < 1 + 1e-6
+    if saturated and (of == "logits" or low < floor - 0.1 or high > 1.1):
+        wanted = "logits" if of == "logits" else f"images from {low:.3g} to {high:.3g}"
+        return Finding(findings.WRONG_RANGE, f"{reach}, and the loss takes {wanted}.")
+
+
+def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
+    """Compare z − mu with σ · eps, eps ~ N(0, I), over many runs of one mu and log_var."""
+    # mu and log_var differ from element to element; what is called log_var may be a σ, over 0.
+    chosen = spread(mu, -2, 2), spread(mu, -2.0 if reading == "log σ²" else 0.2, 2)
+    runs = [_run(model, x, *chosen) for _ in range(min(max(64, 4096 // mu.numel()), 256))]
+    if any(run.z is None for run in runs):
+        # Where mu and log_var could be chosen, it is z that is unused.
+        same = all(torch.equal(run.output, runs[0].output) and not run.chosen for run in runs)
+        if same and (images := _decode(model, *chosen)) and not torch.allclose(*images):
+            evidence = "In training mode the output is the same in every run."
+            return Finding(findings.NO_NOISE, evidence)
+        return None
+    mu, v = exact(runs[0].mu), exact(runs[0].log_var)
+    noise = torch.stack([exact(run.z) for run in runs]) - mu  # (runs, B, latent_size)
+    mean, sigma = noise.mean(dim=0), noise.std(dim=0).clamp_min(1e-12)
+    expected = {name: of(v) for name, of in READINGS.items()}
+    tiny = 1e-4 * expected["log σ²"]
+    if tiny.max() < 1e-7:  # not to be seen beside mu and rounding
+        return None
+    if (sigma < tiny).all():
+        if (mean.abs() < tiny).all():
+            evidence = "In training mode z = mu in every run, whatever log_var is."
+            return Finding(findings.NO_NOISE, evidence)
+        evidence = f"z − mu is the same in every run, of size {_rms(mean):.2g}."
+        return Finding(findings.NOT_STANDARD_NORMAL, evidence)
+    eps = (noise - mean) / sigma
+    for dim, what in [(1, "images of the batch"), (2, "latent dimensions")]:
+        # The variance of a mean of n is 1/n of theirs if they are independent, theirs if equal.
+        n = eps.shape[dim]
+        if n > 1 and n * eps.mean(dim=dim).square().mean() > 1 + 0.75 * (n - 1):
+            evidence = f"(z − mu) / σ is the same for all {n} {what}."
+            return Finding(findings.NOT_STANDARD_NORMAL, evidence)
+    off = {name: _rms((sigma / of).log()) for name, of in expected.items()}
+    nearest = min(off, key=off.get)
+    right = reading or nearest  # if the loss does not say, all of them may be right
+    enough = v.numel() > 15  # fewer could fit anything
+    if _rms(mean / sigma) > 0.5:  # more than chance
+        (a, b, c), rest = _fit(mean, mu, expected[right], v)
+        # A flow, say, turns z into something else, which is no sum of these with mu once or never.
+        fits = rest < 0.2 * _rms(sigma) and min(abs(a), abs(a + 1)) < 0.1
+        if enough and fits and max(abs(b), abs(c)) > 0.3:
+            evidence = f"z has the mean {1 + a:.2f}·mu + {b:.2f}·σ + {c:.2f}·log_var."
+            return Finding(findings.NOT_STANDARD_NORMAL, evidence)
+        return None
+    if off[right] < 0.35:  # exp(0.35) is 1.4: no more than chance
+        if (fourth := eps.pow(4).mean()) < 2.3:
+            evidence = f"(z − mu) / σ has the fourth moment {fourth:.2f}, N(0, 1) 3, rand 1.8."
+            return Finding(findings.NOT_STANDARD_NORMAL, evidence)
+        return None
+    end = max(v.argmax(), v.argmin(), key=(sigma - expected[right]).abs().take)
+    at, is_, wanted, near = (t.take(end) for t in (v, sigma, expected[right], expected[nearest]))
+    evidence = (
+        f"Where log_var is {at:.3g}, z has σ = {is_:.3g}; read as {right}, it says {wanted:.3g}"
+    )
+    if sigma.log().std() < 0.15 and v.std() > 0.3:
+        return Finding(findings.LOG_VAR_IGNORED, f"{evidence}. σ is the same everywhere.")
+    if off[nearest] < 0.2:  # it must fit, or it is something else again
+        fault = findings.VARIANCE_AS_SIGMA if nearest == "log σ" else findings.LOG_VAR_AS_SIGMA
+        evidence = f"{evidence}, read as {nearest} {near:.3g}."
+        return Finding(fault if right == "log σ²" else findings.KL_FORMULA, evidence)
+    (*_, of_mu), rest = _fit(sigma.log(), torch.ones_like(v), v, v**2, mu**2)
+    if reading and enough and rest < 0.13 and abs(of_mu) < 0.05:  # σ comes from log_var alone
+        return Finding(findings.NOT_STANDARD_NORMAL, f"{evidence}.")
+
+
+def _fit(values: Tensor, *parts: Tensor) -> tuple[list[float], float]:
+    """Return how much of each of these parts is in values, and how far that is from them."""
+    A, b = torch.stack([part.flatten() for part in parts], dim=1), values.flatten()
+    weights = torch.linalg.lstsq(A, b).solution
+    return weights.tolist(), _rms(A @ weights - b)
+
+
+def _inspect_gradient(model, x, mu) -> Finding | None:
+    """Find what keeps the output from mu and log_var, or takes it past them."""
+    if all(parameter.requires_grad for parameter in model.parameters()):  # else it is a choice
+        with torch.enable_grad():
+            code = zip(("mu", "log_var"), model(x)[1:])
+        for name, part in code:
+            # One that is the same for all images need not come from the encoder.
+            if not part.requires_grad and (part != part[:1]).any():
+                evidence = f"The model returns {name} cut off from the encoder's weights."
+                return Finding(findings.GRADIENT_CUT, evidence)
+    chosen = {name: spread(mu, 0.2, 2).requires_grad_() for name in ("mu", "log_var")}
+    with torch.enable_grad():
+        run = _run(model, x, **chosen)
+        total = run.output.sum() + torch.zeros((), device=x.device, requires_grad=True)
+    if not run.chosen:
+        return None
+
+    def output(images=x, **other) -> Tensor:
+        reseed(x.device, 0)
+        return _run(model, images, **(chosen | other)).output.flatten(1)
+
+    before = output()
+    slopes = dict(zip(chosen, torch.autograd.grad(total, chosen.values(), allow_unused=True)))
+    for name, slope in slopes.items():
+        moves = not torch.allclose(before, output(**{name: spread(mu, 0.2, 2)}))
+        if moves and (slope is None or not slope.any()):  # torch.normal gives derivatives of 0
+            evidence = f"The output changes with {name}, but gives it no gradient."
+            return Finding(findings.GRADIENT_CUT, evidence)
+    if slopes["mu"] is None:
+        called = "" if run.z is not None else ": decode is never called with z"
+        return Finding(findings.Z_UNUSED, f"The output is the same whatever mu is{called}.")
+    # One pixel of each image changes. An autoregressive decoder uses it too, for later pixels.
+    pixels = torch.arange(len(x)), torch.randint(before.shape[1], (len(x),))
+    other = x.flatten(1).clone()
+    other[pixels] += 0.5 - (other[pixels] > 0.5).to(x)
+    if not torch.allclose(before[pixels], output(other.reshape(x.shape))[pixels], 1e-3, 1e-5):
+        evidence = "With z held, pixels of the output still change with the same pixels of x."
+        return Finding(findings.PAST_Z, evidence)
+
+
+class Run(NamedTuple):
+    """One run of a model, and whether its mu and log_var are the chosen ones."""
+
+    output: Tensor  # (B, ...)
+    z: Tensor | None  # (B, latent_size), as the decoder gets it
+    mu: Tensor
+    log_var: Tensor
+    chosen: bool
+
+
+def _run(model, x, mu, log_var) -> Run:
+    """Run a model with this mu and log_var in the place of what `encode` returns.
+
+    This needs an `encode` that returns just two tensors (B, latent_size); what it returns else is
+    let through: a named tuple, for one, may be used by its names. If `decode` is not called, z is
+    what alone goes into submodules with as many numbers.
+    """
+    encode, decode, decoded, heard, chosen = model.encode, model.decode, [], [], []
+
+    def encode_as_chosen(*arguments, **options):
+        code = encode(*arguments, **options)
+        if type(code) not in (tuple, list) or [getattr(t, "ndim", 0) for t in code] != [2, 2]:
+            return code
+        chosen.append(True)
+        return mu.clone(), log_var.clone()  # forward may work in place
+
+    def decode_and_tell(z, *arguments, **options):
+        decoded.append(z.clone())
+        return decode(z, *arguments, **options)
+
+    def hear(module, inputs):
+        heard.extend(inputs[:1])
+
+    # Before the class and the submodules in Python's order of look-up; the caller mends it.
+    vars(model).update(encode=encode_as_chosen, decode=decode_and_tell)
+    hook = nn.modules.module.register_module_forward_pre_hook(hear)
+    try:
+        output, *code = model(x)
+    finally:
+        hook.remove()
+        vars(model).update(encode=encode, decode=decode)
+    codes = [
+        z.reshape(code[0].shape)
+        for z in decoded or heard
+        if isinstance(z, Tensor) and len(z) == len(x) and z.numel() == code[0].numel()
+    ]
+    single = bool(codes) and all(torch.equal(z, codes[0]) for z in codes)
+    return Run(output, codes[0].clone() if single else None, *code, bool(chosen))
+
+
+def _decode(model, *codes: Tensor) -> list[Tensor]:
+    """Return what `decode` makes of each of these; nothing if it wants more than z."""
+    try:
+        return [model.decode(z) for z in codes]
+    except Exception:
+        return []
+
+
+def _rms(values: Tensor) -> float:
+    return values.square().mean().sqrt().item()
