@@ -80,31 +80,25 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 def _check(model, x) -> None:
     halves = [getattr(model, half, None) for half in ("encode", "decode")]
     if not isinstance(model, nn.Module) or not all(map(callable, halves)):
-        raise ValueError(f"model must be an nn.Module with encode and decode, got {_kind(model)}")
+        raise ValueError(f"model must be an nn.Module with encode and decode, got {_shape(model)}")
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
-        got = _kind(x) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a batch of float images (B, ...), got {got}")
+        raise ValueError(f"x must be a batch of float images (B, ...), got {_shape(x)}")
     for name, tensor in [("x", x), *model.named_parameters()]:
         if tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"{name} is {tensor.dtype}, too coarse for slopes: use float32 or float64"
-            )
+            raise ValueError(f"{name} is {tensor.dtype}, too coarse: use float32 or float64")
 
 
 def _run(model, x) -> tuple[Tensor, Tensor, Tensor]:
     """Return model(x), with its shapes checked."""
 
-    def fits(kind) -> bool:
-        match kind:
+    def fits(shapes) -> bool:
+        match shapes:
             case [(n, _, *_) as output, (m, _, *_) as mu, log_var]:
                 return n == m == len(x) and math.prod(output) == x.numel() and mu == log_var
         return False
 
-    contract = (
-        "model(x) must return (output, mu, log_var), with an output for every pixel of x "
-        f"{tuple(x.shape)}, and mu and log_var ({len(x)}, latent_size)"
-    )
-    return _call(contract, fits, model, x)
+    what = f"an output for every pixel of {tuple(x.shape)}, and mu and log_var ({len(x)}, size)"
+    return _call(f"model(x) must return (output, mu, log_var): {what}", fits, model, x)
 
 
 def _value(loss, output, x, mu, log_var) -> Tensor:
@@ -115,18 +109,16 @@ def _value(loss, output, x, mu, log_var) -> Tensor:
 
 
 def _call(contract: str, fits: Callable, function: Callable, *arguments):
-    """Return what a learner's function makes of these; ValueError if its kind does not fit."""
+    """Return what a learner's function makes of these; ValueError if the shapes do not fit."""
     try:
         result = function(*arguments)
     except Exception as error:
         raise ValueError(f"{contract}, it raised {type(error).__name__}: {error}") from error
-    if not fits(_kind(result)):
-        raise ValueError(f"{contract}, got {_kind(result)}")
+    shapes = list(map(_shape, result)) if isinstance(result, (tuple, list)) else _shape(result)
+    if not fits(shapes):
+        raise ValueError(f"{contract}, got {shapes}")
     return result
 
 
-def _kind(value):
-    """Return a tensor's shape, a list of the kinds in a tuple or list, else the type's name."""
-    if isinstance(value, (tuple, list)):
-        return [_kind(part) for part in value]
+def _shape(value) -> tuple | str:
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
