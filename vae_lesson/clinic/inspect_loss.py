@@ -66,9 +66,8 @@ def inspect_loss(
     other = _try(loss, torch.where(o < 0.5, o + 0.45, o - 0.45), images, mu, v)
     far = _try(loss, o, images, 1e4 * mu, v)
     if not near.by[0].any():  # the reconstruction, if any, comes by way of mu and log_var
-        evidence = "The loss changes with the output, but gives it no gradient."
-        cut = near.value == again.value != other.value
-        return [Finding(findings.GRADIENT_CUT, evidence)] if cut else [], Slopes()
+        cut = Finding(findings.GRADIENT_CUT, "The loss gives the output no gradient.")
+        return [cut] if near.value == again.value != other.value else [], Slopes()
     likelihood, recon, target = _likelihood(near, other)
     if recon and recon < 0:
         raise ValueError("the loss falls as output leaves x: give what is minimised, not the ELBO")
@@ -80,8 +79,7 @@ def inspect_loss(
     # Without a known reconstruction the whole loss may be turned round: an ELBO, not −ELBO.
     if recon and beta:
         if beta < 0:
-            evidence = f"The loss changes by {beta:.3g}·mu with mu: it falls as the KL grows."
-            found.append(Finding(findings.WRONG_SIGN, evidence))
+            found.append(Finding(findings.WRONG_SIGN, f"By mu the derivative is {beta:.3g}·mu."))
         # ½ squared error and squared error are both at home: beta may be twice what is measured.
         betas = [abs(beta) / recon * n for n in ((1, 2) if "Gaussian" in likelihood else (1,))]
         found += _inspect_reduction(loss, far, betas)
@@ -114,12 +112,11 @@ def _inspect_target(target, x, given) -> tuple[list[Finding], tuple | None]:
     if (offset + slope * x - target).abs().max() < 1e-2 * slope.abs().clamp_min(least):
         if slope.abs() > least:
             return [], tuple(round((slope * x + offset).item(), 4) for x in given.aminmax())
-        evidence = f"The output is compared with {offset:.3g} at every pixel."
-        return [Finding(findings.WRONG_TARGET, evidence)], None
+        return [Finding(findings.WRONG_TARGET, f"The target is {offset:.3g} at every pixel.")], None
     n_others = ((target - x).norm(dim=1) > 0.1).sum()
-    evidence = f"Of {len(x)} outputs, {n_others} are compared with the image of another."
-    others = n_others > 0 and torch.cdist(target, x).min(dim=1).values.max() < 1e-2
-    return [Finding(findings.WRONG_TARGET, evidence)] if others else [], None
+    others = Finding(findings.WRONG_TARGET, f"{n_others} targets are the images of others.")
+    nearest = torch.cdist(target, x).min(dim=1).values
+    return [others] if n_others > 0 and nearest.max() < 1e-2 else [], None
 
 
 def _inspect_order(near: Trial, other: Trial) -> list[Finding]:
@@ -132,7 +129,7 @@ def _inspect_order(near: Trial, other: Trial) -> list[Finding]:
 
 
 def _inspect_kl(near: Trial, again: Trial, far: Trial) -> tuple:
-    """Return the KL's faults, beta (0: there is no KL, None: not known), the reading of log_var."""
+    """Return the KL's faults, beta (None: not known), the reading of log_var."""
     (_, by_mu, by_v), (_, _, mu, v) = near.by, near.at
     if not (by_mu.isfinite().all() and by_v.isfinite().all()):
         return [], None, None
@@ -140,10 +137,10 @@ def _inspect_kl(near: Trial, again: Trial, far: Trial) -> tuple:
     if any((a - b).norm() > 1e-3 * a.norm() for a, b in zip(near.by[1:], again.by[1:])):
         # The KL is that of one sample of z. Beside so large a mu its noise is nothing.
         return [], _constant(far_betas), None
-    if not (by_mu.any() or by_v.any() or far.by[1].any()):
-        evidence = "The loss changes with mu, but gives no gradient to mu and log_var."
-        cut = near.value == again.value != far.value
-        return [Finding(findings.KL_WITHOUT_GRADIENT, evidence)] if cut else [], 0.0, None
+    if by_mu.norm() == by_v.norm() == 0:  # some may be too small to be squared
+        cut = Finding(findings.KL_WITHOUT_GRADIENT, "The loss changes with mu all the same.")
+        moves = near.value == again.value != far.value and not far.by[1].any()
+        return [cut] if moves else [], None, None
     if reading := _reading(exact(by_v) / betas[:, None], exact(v)):
         # A square or a capacity of the KL makes a beta of its own at every mu: no judgement of it.
         return [], _constant(torch.cat([betas, far_betas])), reading

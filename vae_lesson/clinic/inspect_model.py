@@ -152,7 +152,7 @@ def _inspect_gradient(model, x, mu) -> Finding | None:
     before = output()
     slopes = dict(zip(chosen, torch.autograd.grad(total, chosen.values(), allow_unused=True)))
     for name, slope in slopes.items():
-        moves = not torch.allclose(before, output(**{name: spread(mu, 0.2, 2)}))
+        moves = not torch.allclose(before, output(**{name: chosen[name] + 0.5}))
         if moves and (slope is None or not slope.any()):  # torch.normal gives derivatives of 0
             return Finding(findings.GRADIENT_CUT, f"The output gives {name} no gradient.")
     if slopes["mu"] is None:
