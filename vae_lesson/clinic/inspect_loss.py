@@ -47,9 +47,7 @@ class Trial(NamedTuple):
     by: tuple[Tensor, ...]  # output, mu, log_var
 
 
-def inspect_loss(
-    loss: Callable, output: Tensor, x: Tensor, mu: Tensor
-) -> tuple[list[Finding], Slopes]:
+def inspect_loss(loss: Callable, output, x, mu) -> tuple[list[Finding], Slopes]:
     """Return a loss's faults, a list of `Finding`, and its `Slopes`.
 
     `loss(output, x, mu, log_var)` is tried at values chosen here, whatever the model makes; x is
@@ -181,36 +179,35 @@ def _inspect_reduction(loss, trial: Trial, betas: list[float]) -> list[Finding]:
 
     recon, kl = (reduction(of, *twice(0, *trial.at)) for of in (0, 1))
     pixels = reduction(0, *twice(-1, output, x.reshape(output.shape)), mu, log_var)
-    measured = {}  # what is said, and by how much it multiplies beta
+    measured, fixed = {}, {}  # what is said, and by how much it multiplies beta
     if pixels == "mean":
         measured[f"the reconstruction is a mean over {n_pixels} pixels"] = n_pixels
+    elif n_pixels >= 400:  # divisors that stay as they are, of sizes that nobody takes for beta
+        as_if = f"is as if divided by {n_pixels} pixels"
+        fixed[f"the reconstruction {as_if}"] = n_pixels
+        fixed[f"the KL {as_if}"] = 1 / n_pixels
+        fixed[f"the KL {as_if} and {n_images} images"] = 1 / n_pixels / n_images
     if reduction(1, output, x, *twice(1, mu, log_var)) == "mean":
         measured[f"the KL is a mean over {n_latents} latent dimensions"] = 1 / n_latents
+    elif (recon, kl) == ("sum", "mean"):
+        fixed[f"the KL is as if divided by {n_latents} latent dimensions"] = 1 / n_latents
     ways = [measured]
     if recon and kl and recon != kl:
         # A fixed number may stand for the batch size, so that it may as well be no fault.
         said = f"the reconstruction is a {recon} over the {n_images} images of the batch"
         by = n_images if recon == "mean" else 1 / n_images
         ways.append(measured | {f"{said} and the KL a {kl}": by})
-    # Divisors that stay as they are, of sizes which nobody would choose as beta.
-    as_if, divided = "the KL is as if divided by", {}
-    if n_pixels >= 400 and pixels != "mean":
-        divided[f"the reconstruction is as if divided by {n_pixels} pixels"] = n_pixels
-        divided[f"{as_if} {n_pixels} pixels"] = 1 / n_pixels
-        divided[f"{as_if} {n_pixels} pixels and {n_images} images"] = 1 / (n_pixels * n_images)
-    if (recon, kl) == ("sum", "mean"):
-        divided[f"{as_if} {n_latents} latent dimensions"] = 1 / n_latents
-    ways += [way | {said: by} for way in ways for said, by in divided.items()]
+    ways += [way | {said: by} for way in ways for said, by in fixed.items()]
     # A way that leaves a weight of 1 explains the loss; without one, what is measured is certain.
-    cases = [(way, math.prod(way.values()), beta) for way in ways for beta in betas]
-    sure = [case for case in cases if abs(case[2] / case[1] - 1) < 1e-3]
-    way, factor, beta = (sure or cases)[0]
+    cases = [(way, beta, beta / math.prod(way.values())) for way in ways for beta in betas]
+    sure = [case for case in cases if abs(case[-1] - 1) < 1e-3]
+    way, beta, weight = (sure or cases)[0]
     # Another weight may be there to make up for it. Beside a mean over many pixels 4 does not.
-    uncorrected = pixels == "mean" and n_pixels >= 100 and beta / factor > n_pixels**-0.25
-    if not (sure or uncorrected) or 1 / 1.5 < factor < 1.5:
+    uncorrected = pixels == "mean" and n_pixels >= 100 and weight > n_pixels**-0.25
+    if not (sure or uncorrected) or 1 / 1.5 < math.prod(way.values()) < 1.5:
         return []
-    evidence = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like "
-    return [Finding(findings.MEAN_FOR_SUM, f"{evidence}{beta / factor:.3g}.")]
+    evidence = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like {weight:.3g}."
+    return [Finding(findings.MEAN_FOR_SUM, evidence)]
 
 
 def _try(loss, output, x, mu, log_var, seed: int = 0) -> Trial:
