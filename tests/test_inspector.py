@@ -21,6 +21,7 @@ from vaes import (
     foreign_loss,
     inline_forward,
     kld,
+    mmd,
     with_methods,
 )
 from vaes import HEALTHY as FOREIGN_HEALTHY
@@ -295,14 +296,14 @@ def test_a_healthy_foreign_model_is_not_accused(name):
     assert inspect_vae(model.eval(), loss, x) == []
 
 
-@pytest.mark.parametrize("calls", [{}, {"calls_encode": True}, {"calls_decode": True}], ids=str)
-def test_wrong_noise_is_found_in_a_forward_that_calls_neither_half(calls):
-    assert found(new(inline_forward(lambda v: v, **calls)), foreign_loss, foreign_images()) == [
-        "log_var used as sigma"
-    ]
-    assert found(new(inline_forward(lambda v: 0 * v, **calls)), foreign_loss, foreign_images()) == [
-        "no noise"
-    ]
+def test_wrong_noise_is_found_in_a_forward_that_does_not_call_encode():
+    for std, fault in [(lambda v: v, "log_var used as sigma"), (lambda v: 0 * v, "no noise")]:
+        model = new(inline_forward(std, calls_decode=True))
+        assert found(model, foreign_loss, foreign_images()) == [fault]
+
+
+def test_a_penalty_on_samples_is_in_peace_where_its_derivatives_are_all_but_zero():
+    assert found(new(n_latents=8, kind=Foreign), mmd, foreign_images(64)) == []
 
 
 def encoding(pack, unpack, std=lambda v: torch.exp(0.5 * v)):
@@ -473,7 +474,7 @@ def test_the_model_is_left_as_it_was(training):
 
 def test_the_model_is_left_as_it_was_by_an_error():
     model, random = new(Foreign).eval(), torch.get_rng_state()
-    with pytest.raises(ValueError, match="raised ZeroDivisionError"):
+    with pytest.raises(ZeroDivisionError):  # as the learner's own code raises it
         inspect_vae(model, lambda *a: 1 / 0, foreign_images())
     assert not model.training and torch.equal(torch.get_rng_state(), random)
     assert "encode" not in vars(model) and "decode" not in vars(model)
@@ -522,17 +523,16 @@ def test_float64_is_made_on_the_cpu():
         (foreign_loss, foreign_loss, grey(4, 784), "got function"),
         (Foreign(), foreign_loss, grey(784), "batch of float images"),
         (Foreign(), foreign_loss, (255 * grey(4, 784)).byte(), "x is torch.uint8"),
-        (Foreign(), foreign_loss, [0.0], "got list"),
+        (Foreign(), foreign_loss, [0.0], r"got \['float'\]"),
         (Foreign(), foreign_loss, grey(4, 784).half(), "x is torch.float16.* float32 or float64"),
         (Foreign().bfloat16(), foreign_loss, grey(4, 784), "fc1.weight is torch.bfloat16"),
         (with_methods(decode=lambda s, z: z)(), foreign_loss, grey(4, 784), "every pixel"),
-        (VAE(2, 8, 9), foreign_loss, grey(4, 784), "raised ValueError: this model takes images"),
+        (VAE(2, 8, 9), foreign_loss, grey(4, 784), "this model takes images"),
         (with_methods(forward=lambda s, x: x)(), foreign_loss, grey(4, 784), r"got \(4, 784\)"),
         (with_methods(forward=lambda s, x: (x, x))(), foreign_loss, grey(4, 784), r"got \[\("),
         (with_methods(forward=lambda s, x: (x, x, x[0]))(), foreign_loss, grey(4, 784), "mu and"),
         (Foreign(), lambda o, x, m, v: o.sum(dim=0), grey(4, 784), r"\(4,\), got \(784,\)"),
         (Foreign(), lambda o, x, m, v: {"loss": o.sum()}, grey(4, 784), "got dict"),
-        (Foreign(), lambda o, x: o.sum(), grey(4, 784), "raised TypeError"),
         (Foreign(), lambda o, x, m, v: o.sum().detach(), grey(4, 784), "does not depend on"),
         (Foreign(), lambda *a: -foreign_loss(*a), grey(4, 784), "what is minimised"),
         (Foreign(), lambda o, x, m, v: -(o - x).abs().sum(), grey(4, 784), "what is minimised"),

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,15 +22,12 @@ READINGS = {
     "softplus⁻¹(σ)": F.softplus,
     "2σ": lambda v: v.abs() / 2,
 }
-# The derivative of a reconstruction loss by the output o is c · (a − b · target): a and b of o.
+# A reconstruction loss's derivative by the output o is c · (mean − target) / scale of these two.
 LIKELIHOODS = {
-    "Bernoulli on logits": lambda o: (o.sigmoid(), torch.ones_like(o)),
-    "Bernoulli on probabilities": lambda o: (1 / (1 - o), 1 / (o * (1 - o))),
-    "Gaussian": lambda o: (o, torch.ones_like(o)),
-    "Gaussian on logits": lambda o: (
-        o.sigmoid().square() * (-o).sigmoid(),
-        o.sigmoid() * (-o).sigmoid(),
-    ),
+    "Bernoulli on logits": lambda o: (o.sigmoid(), 1),
+    "Bernoulli on probabilities": lambda o: (o, o * (1 - o)),
+    "Gaussian": lambda o: (o, 1),
+    "Gaussian on logits": lambda o: (o.sigmoid(), 1 / (o.sigmoid() * (-o).sigmoid())),
 }
 
 
@@ -42,9 +39,15 @@ class Slopes(NamedTuple):
     reading: str | None = None  # of log_var
 
 
-def inspect_loss(
-    loss: Callable, output: Tensor, x: Tensor, mu: Tensor
-) -> tuple[list[Finding], Slopes]:
+class Trial(NamedTuple):
+    """A loss at one point, and its derivatives there."""
+
+    at: tuple[Tensor, ...]  # output, x, mu, log_var
+    value: float  # the batch's sum
+    by: tuple[Tensor, ...]  # output, mu, log_var
+
+
+def inspect_loss(loss: Callable, output, x, mu) -> tuple[list[Finding], Slopes]:
     """Return a loss's faults, a list of `Finding`, and its `Slopes`.
 
     `loss(output, x, mu, log_var)` is tried at values chosen here, whatever the model makes; x is
@@ -52,101 +55,95 @@ def inspect_loss(
     Raises: ValueError if the loss has no derivative, or falls as the output leaves x.
     """
     low, size = (0, 1) if x.min() >= 0 and x.max() <= 1 else (x.min(), x.max() - x.min())
-    images = (x - low) / size
     # Outputs of all kinds may lie in (0, 1). At such mu the KL is beyond free bits and any
     # capacity. What is called log_var may be a σ, over 0; the loss may clamp it: stay below 1.
     o, v = spread(output, 0.05, 0.95), spread(mu, 0.2, 0.9)
-    far = spread(mu, 50, 80) * (2 * torch.randint_like(mu, 2) - 1)
-    other = torch.where(o < 0.5, o + 0.45, o - 0.45)
-    near, beyond = (o, images, far, v), (other, images, 1e4 * far, v)
-    slopes = [_gradients(loss, *near), _gradients(loss, *beyond), _gradients(loss, *near, seed=1)]
-    if not slopes[0][0].any():  # the reconstruction, if any, comes by way of mu and log_var
-        evidence = "The loss changes with the output, but gives it no gradient."
-        cut = _moves(loss, near, (other, *near[1:]))
-        return [Finding(findings.GRADIENT_CUT, evidence)] if cut else [], Slopes()
-    outputs, by_outputs = [exact(o), exact(other)], [exact(s[0]) for s in slopes[:2]]
-    flat = exact(images).reshape(output.shape)
-    likelihood, recon, target = _likelihood(outputs, by_outputs, flat)
+    mu = spread(mu, 50, 80) * (2 * torch.randint_like(mu, 2) - 1)
+    near = _try(loss, o, images := (x - low) / size, mu, v)
+    again = _try(loss, o, images, mu, v, seed=1)
+    other = _try(loss, torch.where(o < 0.5, o + 0.45, o - 0.45), images, mu, v)
+    far = _try(loss, o, images, 1e4 * mu, v)
+    if not near.by[0].any():  # the reconstruction, if any, comes by way of mu and log_var
+        cut = Finding(findings.GRADIENT_CUT, "The loss gives the output no gradient.")
+        return [cut] if near.value == again.value != other.value else [], Slopes()
+    likelihood, recon, target = _likelihood(near, other)
     if recon and recon < 0:
         raise ValueError("the loss falls as output leaves x: give what is minimised, not the ELBO")
-    found, limits = _inspect_target(target, by_outputs, flat, exact(x))
-    faults, beta, reading = _inspect_kl(loss, near, beyond, *slopes)
+    if likelihood:
+        found, limits = _inspect_target(target, exact(images), exact(x))
+    else:
+        found, limits = _inspect_order(near, other), None
+    faults, beta, reading = _inspect_kl(near, again, far)
     # Without a known reconstruction the whole loss may be turned round: an ELBO, not −ELBO.
     if recon and beta:
         if beta < 0:
-            evidence = f"The loss changes by {beta:.3g}·mu with mu: it falls as the KL grows."
-            found.append(Finding(findings.WRONG_SIGN, evidence))
+            found.append(Finding(findings.WRONG_SIGN, f"By mu the derivative is {beta:.3g}·mu."))
         # ½ squared error and squared error are both at home: beta may be twice what is measured.
         betas = [abs(beta) / recon * n for n in ((1, 2) if "Gaussian" in likelihood else (1,))]
-        found += _inspect_reduction(loss, beyond, slopes[1], betas)
+        found += _inspect_reduction(loss, far, betas)
     return found + faults, Slopes(likelihood, limits, reading)
 
 
-def _likelihood(outputs, by_outputs, x) -> tuple:
-    """Return (likelihood, c, target) from the derivatives at two outputs, or three None.
+def _likelihood(near: Trial, other: Trial) -> tuple:
+    """Return (likelihood, c, target), or three None.
 
-    slope = c · (a − b · target) at both: two equations a pixel, for c, which must be the same all
-    over, and the target.
+    The derivatives at two outputs are two equations a pixel: for the target, and for c, which must
+    be the same all over.
     """
-    (o, other), (slope, other_slope) = outputs, by_outputs
+    o, other_o, slope, other_slope = map(exact, (near.at[0], other.at[0], near.by[0], other.by[0]))
     for name, parts in LIKELIHOODS.items():
-        (a, b), (other_a, other_b) = parts(o), parts(other)
-        c = _constant((other_slope * b - slope * other_b) / (other_a * b - a * other_b))
+        (mean, scale), (other_mean, other_scale) = parts(o), parts(other_o)
+        c = _constant((slope * scale - other_slope * other_scale) / (mean - other_mean))
         if c:
-            return name, c, (a - slope / c) / b
-    c = _constant(torch.stack(by_outputs) / (torch.stack(outputs) - x).sign())
+            return name, c, mean - slope * scale / c
+    x = exact(near.at[1]).reshape(o.shape)
+    c = _constant(torch.stack([slope / (o - x).sign(), other_slope / (other_o - x).sign()]))
     return ("Laplace", c, x) if c else (None, None, None)
 
 
-def _inspect_target(target, by_outputs, x, given) -> tuple[list[Finding], tuple | None]:
+def _inspect_target(target, x, given) -> tuple[list[Finding], tuple | None]:
     """Find what the output is compared with, if not with its own image; return its limits too."""
-    if target is None:
-        # A cross-entropy whose target is the output is linear in it, and falls with x.
-        by_x = by_outputs[0].flatten()[x.flatten().argsort()].nan_to_num()
-        falls = by_x[0] > by_x[-1] and by_x.diff().max() <= 1e-4 * by_x.abs().max()
-        evidence = "The loss's derivative by the output is the same whatever the output, and falls "
-        evidence += "with x: the images are taken for probabilities, the output for the target."
-        swapped = falls and torch.allclose(*by_outputs, rtol=1e-3, atol=0)
-        return [Finding(findings.SWAPPED, evidence)] if swapped else [], None
     x, target = x.flatten(1), target.flatten(1)
     slope = ((x - x.mean()) * target).sum() / (x - x.mean()).square().sum()
     offset = target.mean() - slope * x.mean()
     least = 1e-2 / (given.max() - given.min())  # images from 0 to 255 may be divided by 255
     if (offset + slope * x - target).abs().max() < 1e-2 * slope.abs().clamp_min(least):
         if slope.abs() > least:
-            edges = given.min(), given.max()
-            return [], tuple(round((slope * edge + offset).item(), 4) for edge in edges)
-        evidence = f"The output is compared with {offset:.3g} at every pixel."
-        return [Finding(findings.WRONG_TARGET, evidence)], None
-    distance, _ = torch.cdist(target, x).min(dim=1)
+            return [], tuple(round((slope * x + offset).item(), 4) for x in given.aminmax())
+        return [Finding(findings.WRONG_TARGET, f"The target is {offset:.3g} at every pixel.")], None
     n_others = ((target - x).norm(dim=1) > 0.1).sum()
-    evidence = f"Of {len(x)} outputs, {n_others} are compared with the image of another."
-    others = n_others > 0 and distance.max() < 1e-2
-    return [Finding(findings.WRONG_TARGET, evidence)] if others else [], None
+    others = Finding(findings.WRONG_TARGET, f"{n_others} targets are the images of others.")
+    nearest = torch.cdist(target, x).min(dim=1).values
+    return [others] if n_others > 0 and nearest.max() < 1e-2 else [], None
 
 
-def _inspect_kl(loss, near, beyond, first, second, again) -> tuple:
-    """Return the KL's faults, beta (0: there is no KL, None: not known), the reading of log_var."""
-    (output, images, mu, v), (by_mu, by_v) = near, first[1:]
-    if not all(tensor.isfinite().all() for tensor in (by_mu, by_v)):
+def _inspect_order(near: Trial, other: Trial) -> list[Finding]:
+    """Find a cross-entropy whose target is the output: it is linear in it, and falls with x."""
+    by_x = exact(near.by[0]).flatten()[near.at[1].flatten().argsort()].nan_to_num()
+    falls = by_x[0] > by_x[-1] and by_x.diff().max() <= 1e-4 * by_x.abs().max()
+    linear = torch.allclose(near.by[0], other.by[0], rtol=1e-3, atol=0)
+    evidence = "The loss is linear in the output and falls with x: the output is its target."
+    return [Finding(findings.SWAPPED, evidence)] if falls and linear else []
+
+
+def _inspect_kl(near: Trial, again: Trial, far: Trial) -> tuple:
+    """Return the KL's faults, beta (None: not known), the reading of log_var."""
+    (_, by_mu, by_v), (_, _, mu, v) = near.by, near.at
+    if not (by_mu.isfinite().all() and by_v.isfinite().all()):
         return [], None, None
-    farther = _per_image(second[1], beyond[2])
-    if any((a - b).norm() > 1e-3 * a.norm() for a, b in zip(first[1:], again[1:])):
+    betas, far_betas = _per_image(by_mu, mu), _per_image(far.by[1], far.at[2])
+    if any((a - b).norm() > 1e-3 * a.norm() for a, b in zip(near.by[1:], again.by[1:])):
         # The KL is that of one sample of z. Beside so large a mu its noise is nothing.
-        return [], _constant(farther), None
-    if not (by_mu.any() or by_v.any() or second[1].any()):
-        evidence = "The loss changes with mu, but gives no gradient to mu and log_var."
-        cut = _moves(loss, near, (output, images, beyond[2], v))
-        return [Finding(findings.KL_WITHOUT_GRADIENT, evidence)] if cut else [], 0.0, None
-    betas = _per_image(by_mu, mu)
-    if betas is not None and (reading := _reading(exact(by_v) / betas[:, None], exact(v))):
+        return [], _constant(far_betas), None
+    if by_mu.norm() == by_v.norm() == 0:  # some may be too small to be squared
+        cut = Finding(findings.KL_WITHOUT_GRADIENT, "The loss changes with mu all the same.")
+        moves = near.value == again.value != far.value and not far.by[1].any()
+        return [cut] if moves else [], None, None
+    if reading := _reading(exact(by_v) / betas[:, None], exact(v)):
         # A square or a capacity of the KL makes a beta of its own at every mu: no judgement of it.
-        return [], _constant(farther if farther is None else torch.cat([betas, farther])), reading
-    by = "mu is not beta·mu" if betas is None else "log_var is not beta·½(exp(log_var) − 1)"
-    evidence = (
-        f"The loss's derivative by {by}, as it is for beta · KL(N(mu, σ²) ‖ N(0, 1)): the prior is "
-        "taken to be N(0, I), and penalties on mu or log_var count as part of the KL."
-    )
+        return [], _constant(torch.cat([betas, far_betas])), reading
+    evidence = "The loss's derivatives by mu and log_var are those of no beta · KL: the prior is "
+    evidence += "taken to be N(0, I), and penalties on mu or log_var count as part of the KL."
     return [Finding(findings.KL_FORMULA, evidence)], None, None
 
 
@@ -162,93 +159,82 @@ def _reading(slope: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def _inspect_reduction(loss, at, slopes, betas: list[float]) -> Iterator[Finding]:
+def _inspect_reduction(loss, trial: Trial, betas: list[float]) -> list[Finding]:
     """Find a mean on one side and a sum on the other by a second batch, image or code beside."""
-    output, x, mu, log_var = at
+    output, x, mu, log_var = trial.at
     n_images, n_pixels, n_latents = len(x), output[0].numel(), mu[0].numel()
 
-    def reduction(by: int, *arguments) -> str | None:
+    def twice(dim: int, *tensors) -> list[Tensor]:
+        return [torch.cat([tensor, tensor], dim) for tensor in tensors]
+
+    def reduction(of: int, *arguments) -> str | None:
         """Twice as many of them leave a sum's derivative by each as it is, and halve a mean's."""
         try:
             with warnings.catch_warnings(action="ignore"):  # of shapes that differ
-                twice = _gradients(loss, *arguments)[by]
+                by = _try(loss, *arguments).by[of]
         except Exception:  # the loss takes this shape only
             return None
-        ratio = (exact(twice).norm() / exact(slopes[by]).norm()).item() / math.sqrt(2)
+        ratio = (exact(by).norm() / exact(trial.by[of]).norm()).item() / math.sqrt(2)
         return {1.0: "sum", 0.5: "mean"}.get(round(ratio, 2))
 
-    batch = [torch.cat([tensor, tensor]) for tensor in at]
-    images = [torch.cat([t, t], dim=-1) for t in (output, x.reshape(output.shape))]
-    codes = [torch.cat([t, t], dim=1) for t in (mu, log_var)]
-    over_images = recon_over, kl_over = reduction(0, *batch), reduction(1, *batch)
-    mean_over_pixels = reduction(0, *images, mu, log_var) == "mean"
-    # Ways to put it: what is said, and by how much it multiplies beta.
-    way, as_if = {}, "the KL is as if divided by"
-    if mean_over_pixels:
-        way[f"the reconstruction is a mean over {n_pixels} pixels"] = n_pixels
-    if reduction(1, output, x, *codes) == "mean":
-        way[f"the KL is a mean over {n_latents} latent dimensions"] = 1 / n_latents
-    ways, divided = [way], {}
-    if by := {("mean", "sum"): n_images, ("sum", "mean"): 1 / n_images}.get(over_images):
+    recon, kl = (reduction(of, *twice(0, *trial.at)) for of in (0, 1))
+    pixels = reduction(0, *twice(-1, output, x.reshape(output.shape)), mu, log_var)
+    measured, fixed = {}, {}  # what is said, and by how much it multiplies beta
+    if pixels == "mean":
+        measured[f"the reconstruction is a mean over {n_pixels} pixels"] = n_pixels
+    elif n_pixels >= 400:  # divisors that stay as they are, of sizes that nobody takes for beta
+        as_if = f"is as if divided by {n_pixels} pixels"
+        fixed[f"the reconstruction {as_if}"] = n_pixels
+        fixed[f"the KL {as_if}"] = 1 / n_pixels
+        fixed[f"the KL {as_if} and {n_images} images"] = 1 / n_pixels / n_images
+    if reduction(1, output, x, *twice(1, mu, log_var)) == "mean":
+        measured[f"the KL is a mean over {n_latents} latent dimensions"] = 1 / n_latents
+    elif (recon, kl) == ("sum", "mean"):
+        fixed[f"the KL is as if divided by {n_latents} latent dimensions"] = 1 / n_latents
+    ways = [measured]
+    if recon and kl and recon != kl:
         # A fixed number may stand for the batch size, so that it may as well be no fault.
-        said = f"the reconstruction is a {recon_over} over the {n_images} images of the batch"
-        ways.append(way | {f"{said} and the KL a {kl_over}": by})
-    # Divisors that stay as they are, of sizes which nobody would choose as beta.
-    if n_pixels >= 400 and not mean_over_pixels:
-        divided[f"the reconstruction is as if divided by {n_pixels} pixels"] = n_pixels
-        divided[f"{as_if} {n_pixels} pixels"] = 1 / n_pixels
-        divided[f"{as_if} {n_pixels} pixels and {n_images} images"] = 1 / (n_pixels * n_images)
-    if over_images == ("sum", "mean"):
-        divided[f"{as_if} {n_latents} latent dimensions"] = 1 / n_latents
-    plain = [(b / math.prod(way.values()), way) for way in ways for b in betas]
-    more = [(w / by, way | {said: by}) for w, way in plain for said, by in divided.items()]
-    sure = [(weight, way) for weight, way in plain + more if abs(weight - 1) < 1e-3]
-    # Where nothing needs no weight, take what needs the least.
-    weight, way = (sure or sorted(plain, key=lambda case: abs(math.log(case[0]))))[0]
-    # A weight that makes up for it is no fault, nor is one that may have been chosen to. Beside a
-    # mean over many pixels a weight of 4 makes up for nothing; else only a weight of 1 is certain.
-    uncorrected = mean_over_pixels and n_pixels >= 100 and weight > n_pixels**-0.25
-    factor = math.prod(way.values())
-    if abs(math.log(factor)) > math.log(1.5) and (uncorrected or sure):
-        evidence = f"Here {'; '.join(way)}. beta is in truth {weight * factor:.3g}, and looks like "
-        yield Finding(findings.MEAN_FOR_SUM, f"{evidence}{weight:.3g}.")
+        said = f"the reconstruction is a {recon} over the {n_images} images of the batch"
+        by = n_images if recon == "mean" else 1 / n_images
+        ways.append(measured | {f"{said} and the KL a {kl}": by})
+    ways += [way | {said: by} for way in ways for said, by in fixed.items()]
+    # A way that leaves a weight of 1 explains the loss; without one, what is measured is certain.
+    cases = [(way, beta, beta / math.prod(way.values())) for way in ways for beta in betas]
+    sure = [case for case in cases if abs(case[-1] - 1) < 1e-3]
+    way, beta, weight = (sure or cases)[0]
+    # Another weight may be there to make up for it. Beside a mean over many pixels 4 does not.
+    uncorrected = pixels == "mean" and n_pixels >= 100 and weight > n_pixels**-0.25
+    if not (sure or uncorrected) or 1 / 1.5 < math.prod(way.values()) < 1.5:
+        return []
+    evidence = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like {weight:.3g}."
+    return [Finding(findings.MEAN_FOR_SUM, evidence)]
 
 
-def _gradients(loss, output, x, mu, log_var, seed: int = 0) -> list[Tensor]:
-    """Return the derivatives of the batch's sum by output, mu and log_var; no .grad is written."""
+def _try(loss, output, x, mu, log_var, seed: int = 0) -> Trial:
+    """Try a loss at one point, with the noise of this seed; no .grad is written."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (output, mu, log_var)]
     reseed(x.device, seed)
     with torch.enable_grad():
         value = loss(leaves[0], x, *leaves[1:]).sum()
         if not value.requires_grad:
             raise ValueError("the loss does not depend on output, mu or log_var, or detaches them")
-        return list(torch.autograd.grad(value, leaves, materialize_grads=True))
+        by = torch.autograd.grad(value, leaves, materialize_grads=True)
+    return Trial((output, x, mu, log_var), value.item(), by)
 
 
-def _moves(loss, *arguments) -> bool:
-    """Return whether the loss differs from one of these to the other, with the same noise."""
-    values = []
-    for at in (*arguments, arguments[0]):  # the first once more: it may differ from call to call
-        reseed(at[1].device, 0)
-        values.append(loss(*at).sum().item())
-    return values[0] != values[1] and values[0] == values[2]
-
-
-def _constant(values: Tensor | None) -> float | None:
+def _constant(values: Tensor) -> float | None:
     """Return c if all values are c to a thousandth, else None."""
-    if values is None:
-        return None
     c = values.mean().item()
     same = c != 0 and math.isfinite(c) and (values - c).abs().max() < 1e-3 * abs(c)
     return c if same else None
 
 
-def _per_image(measured: Tensor, expected: Tensor) -> Tensor | None:
-    """Return c `(B,)` if measured = c · expected to a thousandth in every image, else None."""
+def _per_image(measured: Tensor, expected: Tensor) -> Tensor:
+    """Return c `(B,)`, where measured = c · expected to a thousandth, NaN where it is not."""
     a, b = exact(measured), exact(expected)
     c = (a * b).sum(dim=1) / b.square().sum(dim=1)
     fits = (a - c[:, None] * b).norm(dim=1) < 1e-3 * a.norm(dim=1)
-    return c if fits.all() else None
+    return c.where(fits, math.nan)
 
 
 def spread(like: Tensor, low: float, high: float) -> Tensor:

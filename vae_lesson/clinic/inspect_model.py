@@ -1,5 +1,6 @@
 """A model by itself: what it makes of a mu and a log_var that are chosen here."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -32,8 +33,7 @@ def _inspect_code(mu, log_var, reading: str | None) -> Finding | None:
     if mu.std() > 1e-6 and torch.allclose(mu, log_var):
         return Finding(findings.LOG_VAR_IS_MU, "encode returns the same numbers twice.")
     if reading == "log σ²" and log_var.min() == 0 and 0.1 * n < n_zero < n:
-        evidence = f"Of {n} values of log_var, {n_zero} are 0 and none is below: no σ is under 1."
-        return Finding(findings.WRONG_RANGE, evidence)
+        return Finding(findings.WRONG_RANGE, f"{n_zero} of {n} log_var are 0, and none is below.")
 
 
 def _inspect_range(model, x, output, mu, slopes: Slopes) -> Finding | None:
@@ -41,27 +41,24 @@ def _inspect_range(model, x, output, mu, slopes: Slopes) -> Finding | None:
     distribution, _, of = slopes.likelihood.partition(" on ")
     low, high = slopes.limits or (0.0, 1.0)
     if distribution == "Bernoulli" and (low < -0.01 or high > 1.01):
-        evidence = f"The target of the cross-entropy goes from {low:.3g} to {high:.3g}."
-        return Finding(findings.WRONG_RANGE, evidence)
+        return Finding(findings.WRONG_RANGE, f"The target goes from {low:.3g} to {high:.3g}.")
     bottom, top = output.aminmax()
     if of == "probabilities" and (bottom < -1e-6 or top > 1 + 1e-6):
-        evidence = f"The loss takes probabilities, the output goes from {bottom:.3f} to {top:.3f}."
+        evidence = f"The loss takes probabilities, the output goes from {bottom:.3g} to {top:.3g}."
         return Finding(findings.WRONG_RANGE, evidence)
     # Untrained outputs may lie in any range by chance; those of codes far out do not.
     runs = [_run(model, x, 1000 * torch.randn_like(mu), 0.2 + 0 * mu) for _ in range(4)]
     outputs = [run.output.flatten() for run in runs]
     if not runs[0].chosen:
-        outputs += [image.flatten() for image in _decode(model, 1000 * torch.randn_like(mu))]
+        with suppress(Exception):  # decode may take more than z
+            outputs.append(model.decode(1000 * torch.randn_like(mu)).flatten())
     bottom, top = torch.cat(outputs).aminmax()
     reach = f"For codes of length 1000 a dimension the outputs go from {bottom:.3f} to {top:.3f}"
+    least, most = (0, 1) if of == "logits" else (0.5, 0.73106)  # what one sigmoid or two can reach
     if top - bottom < 1e-6:  # the decoder leaves z aside
         return None
-    if of == "logits" and bottom > -1e-6 and top < 1 + 1e-6:
-        evidence = f"{reach}: the loss, which takes logits, has a sigmoid of its own."
-        return Finding(findings.SIGMOID_TWICE, evidence)
-    if of != "logits" and bottom > 0.5 - 1e-6 and top < 0.73106:
-        evidence = f"{reach}: a sigmoid of a sigmoid lies in [0.5, 0.731]."
-        return Finding(findings.SIGMOID_TWICE, evidence)
+    if least - 1e-6 < bottom and top < most + 1e-6:
+        return Finding(findings.SIGMOID_TWICE, f"{reach}: there is a second sigmoid.")
     floor = 0 if bottom > -0.99 else -1  # of a sigmoid, or of tanh
     saturated = floor - 1e-6 < bottom < floor + 0.01 and 0.99 < top < 1 + 1e-6
     if saturated and (of == "logits" or low < floor - 0.1 or high > 1.1):
@@ -75,11 +72,6 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
     chosen = spread(mu, -2, 2), spread(mu, -2.0 if reading == "log σ²" else 0.2, 2)
     runs = [_run(model, x, *chosen) for _ in range(min(max(64, 4096 // mu.numel()), 256))]
     if any(run.z is None for run in runs):
-        # Where mu and log_var could be chosen, it is z that is unused.
-        same = all(torch.equal(run.output, runs[0].output) and not run.chosen for run in runs)
-        if same and (images := _decode(model, *chosen)) and not torch.allclose(*images):
-            evidence = "In training mode the output is the same in every run."
-            return Finding(findings.NO_NOISE, evidence)
         return None
     mu, v = exact(runs[0].mu), exact(runs[0].log_var)
     noise = torch.stack([exact(run.z) for run in runs]) - mu  # (runs, B, latent_size)
@@ -90,17 +82,14 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
         return None
     if (sigma < tiny).all():
         if (mean.abs() < tiny).all():
-            evidence = "In training mode z = mu in every run, whatever log_var is."
-            return Finding(findings.NO_NOISE, evidence)
-        evidence = f"z − mu is the same in every run, of size {_rms(mean):.2g}."
-        return Finding(findings.NOT_STANDARD_NORMAL, evidence)
+            return Finding(findings.NO_NOISE, "In training mode z = mu in every run.")
+        return Finding(findings.NOT_STANDARD_NORMAL, "z − mu is the same in every run.")
     eps = (noise - mean) / sigma
     for dim, what in [(1, "images of the batch"), (2, "latent dimensions")]:
         # The variance of a mean of n is 1/n of theirs if they are independent, theirs if equal.
         n = eps.shape[dim]
         if n > 1 and n * eps.mean(dim=dim).square().mean() > 1 + 0.75 * (n - 1):
-            evidence = f"(z − mu) / σ is the same for all {n} {what}."
-            return Finding(findings.NOT_STANDARD_NORMAL, evidence)
+            return Finding(findings.NOT_STANDARD_NORMAL, f"eps is the same for all {n} {what}.")
     off = {name: _rms((sigma / of).log()) for name, of in expected.items()}
     nearest = min(off, key=off.get)
     right = reading or nearest  # if the loss does not say, all of them may be right
@@ -109,26 +98,22 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
         (a, b, c), rest = _fit(mean, mu, expected[right], v)
         # A flow, say, turns z into something else, which is no sum of these with mu once or never.
         fits = rest < 0.2 * _rms(sigma) and min(abs(a), abs(a + 1)) < 0.1
-        if enough and fits and max(abs(b), abs(c)) > 0.3:
-            evidence = f"z has the mean {1 + a:.2f}·mu + {b:.2f}·σ + {c:.2f}·log_var."
-            return Finding(findings.NOT_STANDARD_NORMAL, evidence)
-        return None
+        evidence = f"z has the mean {1 + a:.2f}·mu + {b:.2f}·σ + {c:.2f}·log_var."
+        wrong = enough and fits and max(abs(b), abs(c)) > 0.3
+        return Finding(findings.NOT_STANDARD_NORMAL, evidence) if wrong else None
     if off[right] < 0.35:  # exp(0.35) is 1.4: no more than chance
-        if (fourth := eps.pow(4).mean()) < 2.3:
-            evidence = f"(z − mu) / σ has the fourth moment {fourth:.2f}, N(0, 1) 3, rand 1.8."
-            return Finding(findings.NOT_STANDARD_NORMAL, evidence)
-        return None
-    end = max(v.argmax(), v.argmin(), key=(sigma - expected[right]).abs().take)
-    at, is_, wanted, near = (t.take(end) for t in (v, sigma, expected[right], expected[nearest]))
-    evidence = (
-        f"Where log_var is {at:.3g}, z has σ = {is_:.3g}; read as {right}, it says {wanted:.3g}"
-    )
+        fourth = eps.pow(4).mean()
+        evidence = f"eps has the fourth moment {fourth:.2f}, N(0, 1) 3, rand 1.8."
+        return Finding(findings.NOT_STANDARD_NORMAL, evidence) if fourth < 2.3 else None
+    at = v.argmin()
+    low, has, wanted = (values.take(at) for values in (v, sigma, expected[right]))
+    evidence = f"Where log_var is {low:.3g}, z has σ = {has:.3g}; as {right} it says {wanted:.3g}"
     if sigma.log().std() < 0.15 and v.std() > 0.3:
         return Finding(findings.LOG_VAR_IGNORED, f"{evidence}. σ is the same everywhere.")
     if off[nearest] < 0.2:  # it must fit, or it is something else again
         fault = findings.VARIANCE_AS_SIGMA if nearest == "log σ" else findings.LOG_VAR_AS_SIGMA
-        evidence = f"{evidence}, read as {nearest} {near:.3g}."
-        return Finding(fault if right == "log σ²" else findings.KL_FORMULA, evidence)
+        fault = fault if right == "log σ²" else findings.KL_FORMULA
+        return Finding(fault, f"{evidence}, as {nearest} {expected[nearest].take(at):.3g}.")
     (*_, of_mu), rest = _fit(sigma.log(), torch.ones_like(v), v, v**2, mu**2)
     if reading and enough and rest < 0.13 and abs(of_mu) < 0.05:  # σ comes from log_var alone
         return Finding(findings.NOT_STANDARD_NORMAL, f"{evidence}.")
@@ -141,20 +126,22 @@ def _fit(values: Tensor, *parts: Tensor) -> tuple[list[float], float]:
     return weights.tolist(), _rms(A @ weights - b)
 
 
+def _rms(values: Tensor) -> float:
+    return values.square().mean().sqrt().item()
+
+
 def _inspect_gradient(model, x, mu) -> Finding | None:
     """Find what keeps the output from mu and log_var, or takes it past them."""
-    if all(parameter.requires_grad for parameter in model.parameters()):  # else it is a choice
-        with torch.enable_grad():
-            code = zip(("mu", "log_var"), model(x)[1:])
-        for name, part in code:
-            # One that is the same for all images need not come from the encoder.
-            if not part.requires_grad and (part != part[:1]).any():
-                evidence = f"The model returns {name} cut off from the encoder's weights."
-                return Finding(findings.GRADIENT_CUT, evidence)
     chosen = {name: spread(mu, 0.2, 2).requires_grad_() for name in ("mu", "log_var")}
     with torch.enable_grad():
+        own = dict(zip(chosen, model(x)[1:]))
         run = _run(model, x, **chosen)
         total = run.output.sum() + torch.zeros((), device=x.device, requires_grad=True)
+    all_learn = all(parameter.requires_grad for parameter in model.parameters())  # else by choice
+    for name, part in own.items():
+        # One that is the same for all images need not come from the encoder.
+        if all_learn and not part.requires_grad and (part != part[:1]).any():
+            return Finding(findings.GRADIENT_CUT, f"{name} is cut off from the encoder's weights.")
     if not run.chosen:
         return None
 
@@ -165,29 +152,26 @@ def _inspect_gradient(model, x, mu) -> Finding | None:
     before = output()
     slopes = dict(zip(chosen, torch.autograd.grad(total, chosen.values(), allow_unused=True)))
     for name, slope in slopes.items():
-        moves = not torch.allclose(before, output(**{name: spread(mu, 0.2, 2)}))
+        moves = not torch.allclose(before, output(**{name: chosen[name] + 0.5}))
         if moves and (slope is None or not slope.any()):  # torch.normal gives derivatives of 0
-            evidence = f"The output changes with {name}, but gives it no gradient."
-            return Finding(findings.GRADIENT_CUT, evidence)
+            return Finding(findings.GRADIENT_CUT, f"The output gives {name} no gradient.")
     if slopes["mu"] is None:
-        called = "" if run.z is not None else ": decode is never called with z"
-        return Finding(findings.Z_UNUSED, f"The output is the same whatever mu is{called}.")
+        return Finding(findings.Z_UNUSED, "The output is the same whatever mu is.")
     # One pixel of each image changes. An autoregressive decoder uses it too, for later pixels.
     pixels = torch.arange(len(x)), torch.randint(before.shape[1], (len(x),))
     other = x.flatten(1).clone()
     other[pixels] += 0.5 - (other[pixels] > 0.5).to(x)
     if not torch.allclose(before[pixels], output(other.reshape(x.shape))[pixels], 1e-3, 1e-5):
-        evidence = "With z held, pixels of the output still change with the same pixels of x."
-        return Finding(findings.PAST_Z, evidence)
+        return Finding(findings.PAST_Z, "With z held, the output's pixels change with those of x.")
 
 
 class Run(NamedTuple):
     """One run of a model, and whether its mu and log_var are the chosen ones."""
 
     output: Tensor  # (B, ...)
-    z: Tensor | None  # (B, latent_size), as the decoder gets it
     mu: Tensor
     log_var: Tensor
+    z: Tensor | None  # (B, latent_size), as `decode` gets it; None if it is not called once
     chosen: bool
 
 
@@ -195,10 +179,9 @@ def _run(model, x, mu, log_var) -> Run:
     """Run a model with this mu and log_var in the place of what `encode` returns.
 
     This needs an `encode` that returns just two tensors (B, latent_size); what it returns else is
-    let through: a named tuple, for one, may be used by its names. If `decode` is not called, z is
-    what alone goes into submodules with as many numbers.
+    let through: a named tuple, for one, may be used by its names.
     """
-    encode, decode, decoded, heard, chosen = model.encode, model.decode, [], [], []
+    encode, decode, codes, chosen = model.encode, model.decode, [], []
 
     def encode_as_chosen(*arguments, **options):
         code = encode(*arguments, **options)
@@ -208,36 +191,14 @@ def _run(model, x, mu, log_var) -> Run:
         return mu.clone(), log_var.clone()  # forward may work in place
 
     def decode_and_tell(z, *arguments, **options):
-        decoded.append(z.clone())
+        codes.append(z.clone())
         return decode(z, *arguments, **options)
-
-    def hear(module, inputs):
-        heard.extend(inputs[:1])
 
     # Before the class and the submodules in Python's order of look-up; the caller mends it.
     vars(model).update(encode=encode_as_chosen, decode=decode_and_tell)
-    hook = nn.modules.module.register_module_forward_pre_hook(hear)
     try:
         output, *code = model(x)
     finally:
-        hook.remove()
         vars(model).update(encode=encode, decode=decode)
-    codes = [
-        z.reshape(code[0].shape)
-        for z in decoded or heard
-        if isinstance(z, Tensor) and len(z) == len(x) and z.numel() == code[0].numel()
-    ]
-    single = bool(codes) and all(torch.equal(z, codes[0]) for z in codes)
-    return Run(output, codes[0].clone() if single else None, *code, bool(chosen))
-
-
-def _decode(model, *codes: Tensor) -> list[Tensor]:
-    """Return what `decode` makes of each of these; nothing if it wants more than z."""
-    try:
-        return [model.decode(z) for z in codes]
-    except Exception:
-        return []
-
-
-def _rms(values: Tensor) -> float:
-    return values.square().mean().sqrt().item()
+    seen = len(codes) == 1 and codes[0].numel() == code[0].numel()
+    return Run(output, *code, codes[0].reshape(code[0].shape) if seen else None, bool(chosen))

@@ -34,7 +34,7 @@ def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
 
     Shapes: x `(B, ...)`, float32 or float64, as the weights; output as many values as x; mu and
     log_var `(B, latent_size)`; the loss `()`, `(1,)`, `(B,)` or `(B, 1)`.
-    Raises: ValueError if model, loss or x do not honour this.
+    Raises: ValueError if model, loss or x do not honour this; what model or loss raise themselves.
     """
     _check(model, x)
     value = partial(_value, loss)
@@ -80,53 +80,37 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 def _check(model, x) -> None:
     halves = [getattr(model, half, None) for half in ("encode", "decode")]
     if not isinstance(model, nn.Module) or not all(map(callable, halves)):
-        raise ValueError(f"model must be an nn.Module with encode and decode, got {_kind(model)}")
+        raise ValueError(f"model must be an nn.Module with encode and decode, got {_shapes(model)}")
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
-        got = _kind(x) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a batch of float images (B, ...), got {got}")
+        raise ValueError(f"x must be a batch of float images (B, ...), got {_shapes(x)}")
     for name, tensor in [("x", x), *model.named_parameters()]:
         if tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"{name} is {tensor.dtype}, too coarse for slopes: use float32 or float64"
-            )
+            raise ValueError(f"{name} is {tensor.dtype}, too coarse: use float32 or float64")
 
 
 def _run(model, x) -> tuple[Tensor, Tensor, Tensor]:
     """Return model(x), with its shapes checked."""
-
-    def fits(kind) -> bool:
-        match kind:
-            case [(n, _, *_) as output, (m, _, *_) as mu, log_var]:
-                return n == m == len(x) and math.prod(output) == x.numel() and mu == log_var
-        return False
-
-    contract = (
+    returned = model(x)
+    match shapes := _shapes(returned):
+        case [(n, _, *_) as output, (m, _, *_) as mu, log_var]:
+            if n == m == len(x) and math.prod(output) == x.numel() and mu == log_var:
+                return returned
+    raise ValueError(
         "model(x) must return (output, mu, log_var), with an output for every pixel of x "
-        f"{tuple(x.shape)}, and mu and log_var ({len(x)}, latent_size)"
+        f"{tuple(x.shape)}, and mu and log_var ({len(x)}, latent_size), got {shapes}"
     )
-    return _call(contract, fits, model, x)
 
 
 def _value(loss, output, x, mu, log_var) -> Tensor:
     """Return the loss, with its shape checked."""
-    shapes = [(), (1,), (len(x),), (len(x), 1)]
-    contract = f"loss(output, x, mu, log_var) must return a tensor of shape () or ({len(x)},)"
-    return _call(contract, shapes.__contains__, loss, output, x, mu, log_var)
+    value, n = loss(output, x, mu, log_var), len(x)
+    if (shape := _shapes(value)) not in [(), (1,), (n,), (n, 1)]:
+        raise ValueError(f"loss must return a tensor of shape () or ({n},), got {shape}")
+    return value
 
 
-def _call(contract: str, fits: Callable, function: Callable, *arguments):
-    """Return what a learner's function makes of these; ValueError if its kind does not fit."""
-    try:
-        result = function(*arguments)
-    except Exception as error:
-        raise ValueError(f"{contract}, it raised {type(error).__name__}: {error}") from error
-    if not fits(_kind(result)):
-        raise ValueError(f"{contract}, got {_kind(result)}")
-    return result
-
-
-def _kind(value):
-    """Return a tensor's shape, a list of the kinds in a tuple or list, else the type's name."""
+def _shapes(value):
+    """Return a tensor's shape, a list of those in a tuple or list, else the type's name."""
     if isinstance(value, (tuple, list)):
-        return [_kind(part) for part in value]
+        return [_shapes(part) for part in value]
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
