@@ -93,20 +93,12 @@ class LinearGaussian:
         """Return (mu, log_var) of the best diagonal q: the posterior's mean, and σ_j² = 1 / P_jj.
 
         1 / P_jj is the variance of z_j when the other dimensions are known; it is less than the
-        posterior's own variance of z_j unless P is diagonal.
+        posterior's own variance of z_j unless P is diagonal. The gap that is left, the same for
+        every x, is ½ (sum_j log P_jj - log det P): 0 only if the columns of W are orthogonal.
         Source: Bishop 2006, section 10.1.2.
         """
         mu, _ = self.posterior(x)
         return mu, -self._P().diagonal().log().expand_as(mu)
-
-    def mean_field_gap(self) -> float:
-        """Return the gap that is left at the best diagonal q, ½ (sum_j log P_jj - log det P).
-
-        It is the same for every x, and 0 only if the columns of W are orthogonal (Hadamard's
-        inequality). Units: nats per image.
-        """
-        P = self._P()
-        return 0.5 * (P.diagonal().log().sum() - torch.logdet(P)).item()
 
     def rotated(self, degrees: float) -> "LinearGaussian":
         """Return it with W's first two columns turned into each other: W R, with RRᵀ = I.
