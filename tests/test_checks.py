@@ -874,11 +874,11 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
     "inspector": (
         inspect,
         [
-            ("of a healthy VAE it says: no noise", lambda *a: ["no noise"]),
-            ("with beta 4 it says: mean for sum", functools.partial(inspect, beta=2)),
-            ("of patient A it says: nothing", functools.partial(inspect, spread=2)),
+            ("of 'healthy' it says: no noise", lambda *a: ["no noise"]),
+            ("beta 4' it says: mean for sum", functools.partial(inspect, beta=2)),
+            ("of 'A' it says: nothing", functools.partial(inspect, spread=2)),
             (
-                "of a healthy VAE it says: sigmoid twice",
+                "of 'healthy' it says: sigmoid twice",
                 lambda *a: inspect(*a, far=0) or ["sigmoid twice"],
             ),
             ("return a list of names", lambda *a: "nothing"),

@@ -153,7 +153,9 @@ def test_terms_of_a_loss_give_the_whole_loss_as_recon():
 
 def test_there_are_five_patients():
     assert set(CAUSES.values()) <= set(FAULTS) and tuple(CAUSES) == tuple(broken.PATIENTS)
-    with pytest.raises(ValueError, match="unknown patient 'F': choose one of A, B, C, D, E"):
+    with pytest.raises(
+        ValueError, match="unknown patient 'F': choose one of healthy, A, B, C, D, E"
+    ):
         broken.patient("F")
 
 

@@ -15,9 +15,9 @@ from vae_lesson.models import VAE
 
 
 def patient(letter: str, **options) -> tuple[VAE, Callable]:
-    """Return a fresh VAE with these options, and a loss, of one of PATIENTS; else ValueError."""
-    check_one_of("patient", letter, PATIENTS)
-    kind, loss = PATIENTS[letter]
+    """Return a fresh VAE with these options, and a loss, of one in the WARD; else ValueError."""
+    check_one_of("patient", letter, WARD)
+    kind, loss = WARD[letter]
     return kind(**options), loss
 
 
@@ -76,3 +76,4 @@ PATIENTS = {
     "D": (VAE, wrong_sign),
     "E": (NoNoise, healthy_loss),
 }
+WARD = {"healthy": (VAE, healthy_loss), **PATIENTS}  # with their healthy twin

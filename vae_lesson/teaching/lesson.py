@@ -161,7 +161,7 @@ def yours(check: Callable, mine: Callable, ours: Callable) -> Callable:
 
 def answer(guess, measured: float, what: str) -> "Text":
     """Say what was measured beside what the learner had guessed, if that is a number."""
-    measured = _cell(float(measured))
+    measured = _cell(measured if isinstance(measured, int) else float(measured))
     if isinstance(guess, (int, float)) and not isinstance(guess, bool):
         return Text(f"{what}: {measured}. You guessed {guess}.")
     return Text(f"{what}: {measured}.")

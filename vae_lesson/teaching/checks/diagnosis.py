@@ -6,8 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vae_lesson.clinic import findings
-from vae_lesson.clinic.broken import healthy_loss, patient
+from vae_lesson.clinic import findings, translate
+from vae_lesson.clinic.broken import WARD, patient
+from vae_lesson.clinic.inspector import inspect_vae
 from vae_lesson.losses import bernoulli_nll, kl_standard_normal
 from vae_lesson.models import VAE
 from vae_lesson.teaching.checks.verdict import ONE_NUMBER, Verdict, attempt, compare, draw
@@ -58,10 +59,10 @@ def effective_beta(answer: Callable[[str, str, float, int, int], float]) -> Verd
 def our_effective_beta(
     pixels: str, latents: str, kl_weight: float, n_pixels: int, latent_size: int
 ) -> float:
-    """Return kl_weight, times n_pixels beside a mean over pixels, over latent_size beside one over
-    latents."""
-    by_pixels = n_pixels if pixels == "mean" else 1
-    return kl_weight * by_pixels / (latent_size if latents == "mean" else 1)
+    """Return the effective beta of a loss with these reductions, by the translator."""
+    sizes = {"n_pixels": n_pixels, "latent_size": latent_size}
+    loss = translate.Loss(pixels=pixels, latents=latents, kl_weight=kl_weight, **sizes)
+    return translate.effective_beta(loss)
 
 
 def diagnose(answers: dict[str, str] | Callable[[], dict[str, str]]) -> Verdict:
@@ -112,7 +113,7 @@ def factors(answer: Callable[..., Tensor]) -> Verdict:
         return 2 * bernoulli_nll(output, x) + 3 * kl_standard_normal(mu, log_var) + 2 * of_log_var
 
     def over(*expected):
-        return torch.stack([(a / b).median() for a, b in zip(found, expected)])
+        return _medians(found, expected)
 
     found = _slopes(loss, output, x, mu, log_var)
     recon, log_var_slope = output.sigmoid() - x, 0.5 * log_var.expm1()
@@ -132,13 +133,16 @@ def factors(answer: Callable[..., Tensor]) -> Verdict:
 def our_factors(loss: Callable, output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
     """Return the slopes by output, mu and log_var over those of −ELBO, their medians, `(3,)`."""
     right = output.sigmoid() - x, mu, 0.5 * log_var.expm1()
-    found = _slopes(loss, output, x, mu, log_var)
-    return torch.stack([(a / b).median() for a, b in zip(found, right)])
+    return _medians(_slopes(loss, output, x, mu, log_var), right)
 
 
 def _slopes(loss: Callable, output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> tuple:
     leaves = [value.clone().requires_grad_() for value in (output, mu, log_var)]
     return torch.autograd.grad(loss(leaves[0], x, *leaves[1:]).sum(), leaves)
+
+
+def _medians(found: tuple, right: tuple) -> Tensor:
+    return torch.stack([(a / b).median() for a, b in zip(found, right)])
 
 
 class _Noisy(VAE):
@@ -196,44 +200,28 @@ def inspector(answer: Callable[[VAE, Callable, Tensor], list[str]]) -> Verdict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         x = torch.rand(16, 784)
-        cases = {
-            "a healthy VAE": (VAE(4, 16), healthy_loss),
-            "a healthy VAE with beta 4": (
-                VAE(4, 16),
-                lambda o, x, m, v: bernoulli_nll(o, x) + 4 * kl_standard_normal(m, v),
-            ),
-        }
-        for letter in PATIENTS:
-            cases[f"patient {letter}"] = patient(letter, latent_size=4, hidden_size=16)
+        cases = {name: patient(name, latent_size=4, hidden_size=16) for name in WARD}
+        model, _ = cases["healthy"]
+        cases["healthy, beta 4"] = (
+            model,
+            lambda o, x, m, v: bernoulli_nll(o, x) + 4 * kl_standard_normal(m, v),
+        )
         for name, (model, loss) in cases.items():
             said = attempt(answer, model, loss, x)
             if isinstance(said, Verdict):
                 return said
             if not isinstance(said, list) or not all(isinstance(word, str) for word in said):
                 return Verdict("Not yet: return a list of names, [] if nothing is wrong.")
-            wanted = [PATIENTS[name[-1]]] if name.startswith("patient") else []
+            wanted = [PATIENTS[name]] if name in PATIENTS else []
             if [fault_named(word) for word in said] != wanted:
                 found, right = (", ".join(names) or "nothing" for names in (said, wanted))
-                return Verdict(f"Not yet: of {name} it says: {found}. Right is: {right}.")
+                return Verdict(f"Not yet: of {name!r} it says: {found}. Right is: {right}.")
     return Verdict("Correct.")
 
 
 def our_inspector(model: VAE, loss: Callable, x: Tensor) -> list[str]:
-    """Return the names of what is wrong with a model and its loss, of the five of the patients."""
-    with torch.no_grad():
-        mu, _ = model.encode(x)
-        far = model.decode(100 * torch.randn_like(mu))
-    o, m, v = (torch.randn_like(like) for like in (x, mu, mu))
-    of_output, of_mu, _ = our_factors(loss, o, x, m, v)
-    spread = torch.stack([our_noise(model, x) for _ in range(10)]).std()
-    wrong = {
-        "wrong sign of the KL": of_mu < 0,
-        "mean for sum": of_mu > 100 * of_output,
-        "no noise": spread < 1e-4,
-        "log_var used as sigma": spread >= 1e-4 and abs(spread - 1) > 0.2,
-        "sigmoid twice": far.min() >= 0 and far.max() <= 1,
-    }
-    return [name for name, found in wrong.items() if found]
+    """Return the names of what is wrong with a model and its loss, as the package finds them."""
+    return [finding.fault for finding in inspect_vae(model, loss, x)]
 
 
 def bits_per_dimension(answer: Callable[[Tensor, int], Tensor]) -> Verdict:
