@@ -88,6 +88,24 @@ def beta(pixels, latents, kl_weight, n_pixels, latent_size):
     return result
 
 
+def matching_loss(velocity, z1, z0, t, target=lambda z1, z0: z1 - z0):
+    return ((velocity((1 - t) * z0 + t * z1, t) - target(z1, z0)) ** 2).sum(dim=1)
+
+
+def euler(velocity, z, n_steps, dt=None, first=0.0, t_step=None, n=None):
+    """Return the last place of n steps, as a learner's loop goes; the rest are common mistakes."""
+    t = first * torch.ones(len(z), 1)
+    for _ in range(n_steps if n is None else n):
+        z = z + (1 / n_steps if dt is None else dt) * velocity(z, t)
+        t = t + (1 / n_steps if t_step is None else t_step)
+    return z
+
+
+def heun(velocity, z, t, dt):
+    v = velocity(z, t)
+    return z + dt * 0.5 * (v + velocity(z + dt * v, t + dt))
+
+
 RIGHT = {
     "squared_error": lambda x_hat, x: ((x_hat - x) ** 2).sum(dim=1),
     "lerp": lambda z0, z1, t: (1 - t) * z0 + t * z1,
@@ -104,6 +122,10 @@ RIGHT = {
     "bits_per_dimension": bits,
     "effective_beta": beta,
     "free_bits": lambda kl_j, least: torch.clamp(kl_j.mean(dim=0), min=least).sum(),
+    "matching_loss": matching_loss,
+    "euler": euler,
+    "heun": heun,
+    "guide": lambda free, asked, w: (1 - w) * free + w * asked,
 }
 
 # --- wrong answers: a part of the message, and how to earn it -------------------------------------
@@ -413,6 +435,72 @@ WRONG = {
             "no sum over dimensions",
             lambda k, least: RIGHT["free_bits"](k, least) * torch.ones(len(k)),
         ),
+    ],
+    "matching_loss": [  # (velocity, z1, z0, t)
+        ("one t for the whole batch", lambda v, b, a, t: matching_loss(v, b, a, t[0])),
+        ("one t for the whole batch", lambda v, b, a, t: matching_loss(v, b, a, t.mean())),
+        ("one t for the whole batch", lambda v, b, a, t: matching_loss(v, b, a, t[-1])),
+        ("time turned round", lambda v, b, a, t: matching_loss(v, a, b, t)),
+        (
+            "time turned round",
+            lambda v, b, a, t: matching_loss(v, b, a, t, target=lambda b, a: a - b),
+        ),
+        (
+            "time turned round",
+            lambda v, b, a, t: matching_loss(v, a, b, t, target=lambda a, b: b - a),
+        ),
+        (
+            "the code as the target",
+            lambda v, b, a, t: matching_loss(v, b, a, t, target=lambda b, a: b),
+        ),
+        ("between them", lambda v, b, a, t: (v(a, t) - b + a).square().sum(dim=1)),
+        ("between them", lambda v, b, a, t: (v(b, t) - b + a).square().sum(dim=1)),
+        ("sum them", lambda v, b, a, t: (v(a + t * (b - a), t) - b + a).square().mean(dim=1)),
+        ("the root", lambda v, b, a, t: torch.norm(v(a + t * (b - a), t) - b + a, dim=1)),
+        ("one number for", lambda v, b, a, t: matching_loss(v, b, a, t).mean()),
+        ("one number for", lambda v, b, a, t: matching_loss(v, b, a, t).sum()),
+        ("one number for", lambda v, b, a, t: F.mse_loss(v(a + t * (b - a), t), b - a)),
+    ],
+    "euler": [  # (velocity, z, n_steps)
+        ("at t = 0 in every step", lambda *a: euler(*a, t_step=0)),
+        ("steps of length 1", lambda *a: euler(*a, dt=1)),
+        ("steps of length 1", lambda *a: euler(*a, dt=1, t_step=1)),
+        ("the way back", lambda v, z, n: euler(v, z, n, dt=-1 / n, first=1.0, t_step=-1 / n)),
+        ("the way back", lambda v, z, n: euler(v, z, n, first=1.0, t_step=-1 / n)),
+        ("where the step ends", lambda v, z, n: euler(v, z, n, first=1 / n)),
+        ("a step too few", lambda v, z, n: euler(v, z, n, n=n - 1)),
+        ("a step too many", lambda v, z, n: euler(v, z, n, n=n + 1)),
+        (
+            "all places on the way",
+            lambda v, z, n: torch.stack([euler(v, z, n, n=i) for i in range(n + 1)]),
+        ),
+        (
+            "all places on the way",
+            lambda v, z, n: torch.stack([euler(v, z, n, n=i + 1) for i in range(n)]),
+        ),
+        ("no step at all", lambda v, z, n: z),
+    ],
+    "heun": [  # (velocity, z, t, dt)
+        ("Euler's step:", lambda v, z, t, dt: z + dt * v(z, t)),
+        (
+            "the sum of the two",
+            lambda v, z, t, dt: z + dt * (v(z, t) + v(z + dt * v(z, t), t + dt)),
+        ),
+        ("only the velocity at the end", lambda v, z, t, dt: z + dt * v(z + dt * v(z, t), t + dt)),
+        ("the second velocity at t:", lambda v, z, t, dt: heun(lambda z, _: v(z, t), z, t, dt)),
+        ("at z + dt · v", lambda v, z, t, dt: z + dt / 2 * (v(z, t) + v(z, t + dt))),
+        ("at z + v:", lambda v, z, t, dt: z + dt / 2 * (v(z, t) + v(z + v(z, t), t + dt))),
+        ("the midpoint rule", lambda v, z, t, dt: z + dt * v(z + dt / 2 * v(z, t), t + dt / 2)),
+        ("the mean velocity alone", lambda v, z, t, dt: heun(v, z, t, dt) - z),
+        ("the mean velocity alone", lambda v, z, t, dt: (heun(v, z, t, dt) - z) / dt),
+    ],
+    "guide": [  # (free, asked, w)
+        ("the paper's w", lambda free, asked, w: (1 + w) * asked - w * free),
+        ("turned round", lambda free, asked, w: (1 - w) * asked + w * free),
+        ("turned round", lambda free, asked, w: free - w * (asked - free)),
+        ("w times one of the two", lambda free, asked, w: free + w * asked),
+        ("w times one of the two", lambda free, asked, w: w * asked),
+        ("only the difference", lambda free, asked, w: w * (asked - free)),
     ],
 }
 

@@ -338,6 +338,16 @@ def test_a_random_draw_of_directions_is_uniform_over_their_reach(vae):
     assert place.min() < 0.05 and place.max() > 0.95
 
 
+def test_a_limit_may_be_two_ends(vae):
+    direction = torch.tensor([0.0, 2.0, 0.0, 0.0, 0.0])
+    explorer = explore.direction_sliders(vae, torch.zeros(5), {"label": (direction, (-1, 9))})
+    (slider,) = explorer.sliders
+    assert (slider.min, slider.max, slider.value) == (-1, 9, 0)
+    slider.value = 9
+    np.testing.assert_allclose(explorer.z, [0, 18, 0, 0, 0])
+    assert any("what label does from -1 to 9" in w.alt for w in find(explorer, Picture))
+
+
 def test_reset_goes_back_to_the_first_code(vae):
     explorer = explore.latent_sliders(vae, z=torch.ones(5))
     first = explorer.image

@@ -15,16 +15,17 @@ from vae_lesson.models import VAE
 
 FRAME = 28  # pixels, the height of a filmstrip
 REACH = 3.0  # how far a dimension's slider goes either way: 3σ of a VAE's prior
+Limit = float | tuple[float, float]  # of a slider: to both sides of 0, or its two ends
 UNUSED = 0.01  # nats: a dimension with less KL than this does nothing
 
 
 class SliderExplorer(Explorer):
     """Sliders that move a code along directions, z = origin + Σ_i slider_i · direction_i.
 
-    directions: {name: (direction, limit)}; `sliders` go from -limit to limit. The origin is what
-    they do not express of a code that you set: with `sliders_show_z` only what is beyond their
-    limits, otherwise all of it. Beside each a filmstrip shows what it does over its range, the
-    others as they are.
+    directions: {name: (direction, limit)}; `sliders` go from -limit to limit, or over a limit that
+    is a pair (low, high). The origin is what they do not express of a code that you set: with
+    `sliders_show_z` only what is beyond their limits, otherwise all of it. Beside each a filmstrip
+    shows what it does over its range, the others as they are.
     """
 
     _title = "Sliders"
@@ -32,7 +33,7 @@ class SliderExplorer(Explorer):
     def __init__(
         self,
         decoders: dict[str, Decoder],
-        directions: dict[str, tuple[Tensor, float]],
+        directions: dict[str, tuple[Tensor, Limit]],
         z: Tensor | None,
         sliders_show_z: bool,
         n_folded: int = 0,
@@ -47,12 +48,14 @@ class SliderExplorer(Explorer):
         self._directions = np.stack(vectors).astype(np.float32)  # (n, latent_size)
         self.sliders, self._strips = [], []
         for name, (_, limit) in directions.items():
-            slider = widgets.FloatSlider(min=-limit, max=limit, step=limit / 60, description=name)
+            low, high = limit if isinstance(limit, tuple) else (-limit, limit)
+            ends = {"min": low, "max": high, "step": (high - low) / 120}
+            slider = widgets.FloatSlider(**ends, description=name)
             slider.style.description_width = "80px"
             slider.layout.width = "300px"
             self._on(slider, "value", self._follow_sliders)
             self.sliders.append(slider)
-            words = f"what {name} does from {-limit:g} to {limit:g}"
+            words = f"what {name} does from {low:g} to {high:g}"
             strip = Picture(alt=words, width=FRAMES * FRAME, height=FRAME * len(decoders))
             self._strips.append(strip.add_class("vae-strip"))
         self._original = Picture(alt="the test image")
@@ -173,11 +176,12 @@ def dimension_sliders(
 
 
 def direction_sliders(
-    model: nn.Module, z: Tensor, directions: dict[str, tuple[Tensor, float]]
+    model: nn.Module, z: Tensor, directions: dict[str, tuple[Tensor, Limit]]
 ) -> SliderExplorer:
     """Return one slider for each named direction {name: (direction, limit)}, starting at code z.
 
-    A slider's value is the number of steps along its direction from z, from -limit to limit.
+    A slider's value is the number of steps along its direction from z, from -limit to limit, or
+    from low to high for a limit (low, high), with 0 between them.
 
     Raises: ValueError if there is no direction, or one has another size than z.
     """

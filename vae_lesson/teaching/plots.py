@@ -250,6 +250,23 @@ def posterior_ellipses(
     return fig
 
 
+def paths(
+    way: Tensor, points: Tensor, labels: Tensor, class_names: Sequence[str], *, alt: str = ""
+) -> Figure:
+    """Draw paths in the plane, `(steps, n, 2)`, from a ring to a dot, over 2-D codes by class."""
+    fig, (ax,) = _panels((6.2, 6.2), alt)
+    _scatter_classes(ax, points, labels, class_names)
+    _prior_circles(ax)
+    way = way.cpu()
+    ax.plot(way[:, :, 0], way[:, :, 1], color="black", linewidth=0.8)
+    ax.scatter(*way[0].T, s=14, facecolors="white", edgecolors="black", zorder=3)
+    ax.scatter(*way[-1].T, s=14, color="black", zorder=3)
+    ax.set(xlabel="z₁", ylabel="z₂")
+    ax.set_aspect("equal", adjustable="datalim")
+    _move_words_apart(fig)
+    return fig
+
+
 def aggregate_posterior(z: Tensor, *, alt: str = "") -> Figure:
     """Draw draws of q(z|x) over many images `(N, L)` against N(0, 1): pooled, and a dimension."""
     z = z.cpu()
