@@ -755,8 +755,8 @@ class Conditional(nn.Module):
         self.told, self.first, self.n_classes = told, first, n_classes
         n_in, n_code = (n + n_classes * (name in told) for n, name in self.sizes(latent))
         last = [nn.Linear(n_code, hidden), nn.ReLU(), nn.Linear(hidden, 784), *(f() for f in end)]
-        self.f = nn.Sequential(nn.Linear(n_in, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
-        self.g = nn.Sequential(*last)
+        first = [nn.Linear(n_in, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent)]
+        self.encoder, self.decoder = nn.Sequential(*first), nn.Sequential(*last)
 
     def sizes(self, latent):
         return (784, "encoder"), (latent, "decoder")
@@ -766,10 +766,10 @@ class Conditional(nn.Module):
         return torch.cat(both, dim=1) if name in self.told else value
 
     def encode(self, x, y):
-        return self.f(self.with_label("encoder", x, y)).chunk(2, dim=1)
+        return self.encoder(self.with_label("encoder", x, y)).chunk(2, dim=1)
 
     def decode(self, z, y):
-        return self.g(self.with_label("decoder", z, y))
+        return self.decoder(self.with_label("decoder", z, y))
 
 
 class Numbered(Conditional):
@@ -920,7 +920,8 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
             ("raised RuntimeError", lambda latent, hidden, n: Conditional(latent, hidden, n + 1)),
             ("write the encoder", lambda *_: nn.Module()),
             ("write the encoder", lambda *_: 3),
-            ("raised AttributeError", lambda *s: pair()(s[0], s[1])[0]),
+            ("are to be nn.Sequential", lambda *s: pair()(s[0], s[1])[0]),
+            ("raised TypeError", lambda *s: Net(*s[:2])),
         ],
     ),
     "training": (

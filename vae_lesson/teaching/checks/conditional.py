@@ -16,9 +16,12 @@ def conditional_network(answer: Callable[[int, int, int], nn.Module]) -> Verdict
         model = attempt(answer, 3, 5, 4)
     if isinstance(model, Verdict):
         return model
-    weights = [w for w in model.parameters() if w.ndim == 2] if _is_module(model) else []
-    if not weights:
+    if not isinstance(model, nn.Module) or not any(True for _ in model.parameters()):
         return Verdict("Not yet: write the encoder and the decoder.")
+    nets = [getattr(model, name, None) for name in ("encoder", "decoder")]
+    if not all(isinstance(net, nn.Sequential) for net in nets):
+        return Verdict("Not yet: `self.encoder` and `self.decoder` are to be nn.Sequential.")
+    sizes = [next((w.shape[-1] for w in net.parameters()), 0) for net in nets]  # what goes in
     x, z, many = draw((4, 784), (4, 3), (500, 3))
     y, other = torch.eye(4), torch.eye(4).roll(1, dims=0)
     results = []
@@ -26,7 +29,6 @@ def conditional_network(answer: Callable[[int, int, int], nn.Module]) -> Verdict
         coded = attempt(lambda y: torch.cat([*model.encode(x.sigmoid(), y)], dim=1), label)
         decoded = attempt(lambda y: model.decode(z, y) + 0 * model.n_classes, label)
         results += [coded, decoded]
-    sizes = [weight.shape[1] for weight in weights[::2]]  # what goes into either network
     coded, decoded, coded_other, decoded_other = results
     for result, shape, name in ((coded, (4, 6), "encode"), (decoded, (4, 784), "decode")):
         if isinstance(result, Verdict):
@@ -48,10 +50,6 @@ def conditional_network(answer: Callable[[int, int, int], nn.Module]) -> Verdict
     elif says is None and model.decode(9 * many, y[:1].expand(500, -1)).min() >= 0:
         says = "pixels: leave the sigmoid to the loss"
     return Verdict(f"Not yet: this looks like {says}." if says else "Correct.")
-
-
-def _is_module(model: object) -> bool:
-    return isinstance(model, nn.Module)
 
 
 def joint(answer: Callable[[Tensor, int], Tensor]) -> Verdict:
