@@ -36,7 +36,7 @@ def conditional_terms(model: nn.Module, x: Tensor, generator: torch.Generator | 
     recon = -log p(x|z, y) and kl = KL(q(z|x, y) ‖ N(0, I)), each `(B,)`, in nats per image.
     x holds images with their labels behind them, see `labelled`; model is a `ConditionalVAE`, or
     what has its `n_classes`, `encode` and `decode`.
-    Source: Sohn et al. 2015, eq. 4, with a prior that does not see the label.
+    Source: Sohn et al. 2015, section 4, with a prior that does not see the label.
     """
     image, y = x[:, : -model.n_classes], x[:, -model.n_classes :]
     mu, log_var = model.encode(image, y)
