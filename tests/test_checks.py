@@ -106,6 +106,11 @@ def heun(velocity, z, t, dt):
     return z + dt * 0.5 * (v + velocity(z + dt * v, t + dt))
 
 
+def of_every_label(neg_elbo, x, n_classes, seed, step=0):
+    each = [neg_elbo(x, torch.full((len(x),), c), seed + c * step) for c in range(n_classes)]
+    return torch.stack(each, dim=1)
+
+
 RIGHT = {
     "squared_error": lambda x_hat, x: ((x_hat - x) ** 2).sum(dim=1),
     "lerp": lambda z0, z1, t: (1 - t) * z0 + t * z1,
@@ -126,6 +131,8 @@ RIGHT = {
     "euler": euler,
     "heun": heun,
     "guide": lambda free, asked, w: (1 - w) * free + w * asked,
+    "joint": lambda neg_elbo, n_classes: neg_elbo - math.log(1 / n_classes),
+    "classify": lambda *a: of_every_label(*a).min(dim=1).indices,
 }
 
 # --- wrong answers: a part of the message, and how to earn it -------------------------------------
@@ -502,6 +509,32 @@ WRONG = {
         ("w times one of the two", lambda free, asked, w: w * asked),
         ("only the difference", lambda free, asked, w: w * (asked - free)),
     ],
+    "joint": [  # (neg_elbo, n_classes)
+        ("subtracting", lambda a, n: a - math.log(n)),
+        ("subtracting", lambda a, n: a + math.log(1 / n)),
+        ("bits", lambda a, n: a + math.log2(n)),
+        ("as it stands", lambda a, n: a + n),
+        ("a probability", lambda a, n: a + 1 / n),
+        ("a probability", lambda a, n: a - 1 / n),
+        ("the image alone", lambda a, n: a),
+        ("in every pixel", lambda a, n: a + 784 * math.log(n)),
+        ("a product", lambda a, n: a * math.log(n)),
+        ("one number for", lambda a, n: a.mean() + math.log(n)),
+        ("one number for", lambda a, n: (a + math.log(n)).sum()),
+    ],
+    "classify": [  # (neg_elbo, x, n_classes, seed)
+        ("other noise", lambda f, x, n, s: of_every_label(f, x, n, s, step=1).argmin(dim=1)),
+        ("other noise", lambda f, x, n, s: of_every_label(f, x, n, 0, step=1).argmin(dim=1)),
+        ("the label of the largest", lambda *a: of_every_label(*a).argmax(dim=1)),
+        ("the label of the largest", lambda *a: (-of_every_label(*a)).argmin(dim=1)),
+        ("the smallest −ELBO itself", lambda *a: of_every_label(*a).min(dim=1).values),
+        ("the smallest −ELBO itself", lambda *a: of_every_label(*a).amin(dim=1)),
+        ("the best image", lambda *a: of_every_label(*a).argmin(dim=0)),
+        ("the table of all", of_every_label),
+        ("the table of all", lambda *a: of_every_label(*a).T),
+        ("for the whole batch", lambda *a: of_every_label(*a).T.argmin()),
+        ("for the whole batch", lambda *a: of_every_label(*a).mean(dim=0).argmin()),
+    ],
 }
 
 every_check = pytest.mark.parametrize("name", RIGHT)
@@ -802,6 +835,48 @@ class Net(nn.Module):
         return self.decoder(z).sigmoid() if self.sigmoid else self.decoder(z)
 
 
+class Conditional(nn.Module):
+    """A conditional VAE as a learner writes it; the options are mistakes."""
+
+    def __init__(self, latent, hidden, n_classes, told=("encoder", "decoder"), end=(), first=False):
+        super().__init__()
+        self.told, self.first, self.n_classes = told, first, n_classes
+        n_in, n_code = (n + n_classes * (name in told) for n, name in self.sizes(latent))
+        last = [nn.Linear(n_code, hidden), nn.ReLU(), nn.Linear(hidden, 784), *(f() for f in end)]
+        first = [nn.Linear(n_in, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent)]
+        self.encoder, self.decoder = nn.Sequential(*first), nn.Sequential(*last)
+
+    def sizes(self, latent):
+        return (784, "encoder"), (latent, "decoder")
+
+    def with_label(self, name, value, y):
+        both = [y, value] if self.first else [value, y]
+        return torch.cat(both, dim=1) if name in self.told else value
+
+    def encode(self, x, y):
+        return self.encoder(self.with_label("encoder", x, y)).chunk(2, dim=1)
+
+    def decode(self, z, y):
+        return self.decoder(self.with_label("decoder", z, y))
+
+
+class Numbered(Conditional):
+    """It is given the label as one number."""
+
+    def __init__(self, latent, hidden, n_classes):
+        super().__init__(latent, hidden, 1)
+
+    def with_label(self, name, value, y):
+        return torch.cat([value, y.argmax(dim=1, keepdim=True).float()], dim=1)
+
+
+class Silent(Conditional):
+    """Its encoder has room for the label and is given none."""
+
+    def encode(self, x, y):
+        return super().encode(x, 0 * y)
+
+
 def pair(end=(nn.Sigmoid,), relu=(nn.ReLU,), code=()):
     def answer(latent, hidden):
         encoder = [nn.Linear(784, hidden), *(f() for f in relu), nn.Linear(hidden, latent)]
@@ -920,6 +995,23 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
             ("AttributeError", lambda latent, hidden: 3),
         ],
     ),
+    "conditional_network": (
+        Conditional,
+        [
+            ("the label in the decoder only", functools.partial(Conditional, told=("decoder",))),
+            ("the label in the decoder only", Silent),
+            ("the label in the encoder only", functools.partial(Conditional, told=("encoder",))),
+            ("a plain VAE", functools.partial(Conditional, told=())),
+            ("the label as a single number", Numbered),
+            ("leave the sigmoid", functools.partial(Conditional, end=(nn.Sigmoid,))),
+            ("shape is (4, 4), it should be (4, 6)", lambda *s: Conditional(s[0] - 1, *s[1:])),
+            ("raised RuntimeError", lambda latent, hidden, n: Conditional(latent, hidden, n + 1)),
+            ("write the encoder", lambda *_: nn.Module()),
+            ("write the encoder", lambda *_: 3),
+            ("are to be nn.Sequential", lambda *s: pair()(s[0], s[1])[0]),
+            ("raised TypeError", lambda *s: Net(*s[:2])),
+        ],
+    ),
     "training": (
         train_autoencoder,
         [(says, functools.partial(train_autoencoder, **how)) for says, how in LOOP],
@@ -985,6 +1077,10 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
         ],
     ),
 }
+
+
+def test_the_label_may_stand_before_the_image():
+    assert run("conditional_network", functools.partial(Conditional, first=True)).ok
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -1,0 +1,74 @@
+"""A VAE that is told the label: q(z|x, y) and p(x|z, y). You choose the digit, z the rest of it.
+
+`fit` takes images and nothing else, so a label travels behind its image, as pixels of its own.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vae_lesson.losses import bernoulli_nll, kl_standard_normal
+from vae_lesson.models import networks, reparameterize
+
+
+def one_hot(labels: Tensor, n_classes: int) -> Tensor:
+    """Return labels as rows of zeros with a single 1: `(B,)` -> floats `(B, n_classes)`."""
+    return F.one_hot(labels, n_classes).float()
+
+
+def labelled(images: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Return each image flat, with its label behind it: one white pixel of n_classes.
+
+    Shapes: uint8 `(N, ...)` and whole numbers `(N,)` -> uint8 `(N, pixels + n_classes)`.
+    Raises: ValueError if there is not one label an image, or one is not in 0 … n_classes - 1.
+    """
+    if labels.shape != (len(images),):
+        raise ValueError(f"{len(images)} images but labels of shape {tuple(labels.shape)}")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < n_classes:
+        got = f"{labels.min()} to {labels.max()}"
+        raise ValueError(f"labels must be 0 to {n_classes - 1}, got {got}")
+    return torch.cat([images.flatten(1), 255 * F.one_hot(labels, n_classes).byte()], dim=1)
+
+
+def conditional_terms(model: nn.Module, x: Tensor, generator: torch.Generator | None = None):
+    """Return the two terms of a bound on -log p(x|y), with one sample of z an image.
+
+    recon = -log p(x|z, y) and kl = KL(q(z|x, y) ‖ N(0, I)), each `(B,)`, in nats per image.
+    x holds images with their labels behind them, see `labelled`; model is a `ConditionalVAE`, or
+    what has its `n_classes`, `encode` and `decode`.
+    Source: Sohn et al. 2015, section 4, with a prior that does not see the label.
+    """
+    image, y = x[:, : -model.n_classes], x[:, -model.n_classes :]
+    mu, log_var = model.encode(image, y)
+    x_logits = model.decode(reparameterize(mu, log_var, generator=generator), y)
+    return bernoulli_nll(x_logits, image), kl_standard_normal(mu, log_var)
+
+
+class ConditionalVAE(nn.Module):
+    """x, y -> q(z|x, y) = N(mu, σ²) -> z, y -> p(x|z, y): both networks are told the label.
+
+    y is one-hot, `(B, n_classes)`. It is no `VAE`: it cannot decode a code without a label.
+    Source: Kingma et al. 2014, M2 (with the labels known); Sohn et al. 2015.
+    """
+
+    def __init__(
+        self,
+        latent_size: int = 20,
+        hidden_size: int = 400,
+        n_classes: int = 10,
+        n_pixels: int = 784,
+    ) -> None:
+        super().__init__()
+        self.latent_size, self.n_classes = latent_size, n_classes
+        self.input_size = n_pixels + n_classes  # what `fit` gives it
+        self.encoder, _ = networks(latent_size, hidden_size, self.input_size, "mlp", heads=2)
+        _, self.decoder = networks(latent_size + n_classes, hidden_size, n_pixels, "mlp", heads=1)
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (mu, log_var) of q(z|x, y). Shapes: x `(B, pixels)` -> two `(B, latent_size)`."""
+        mu, log_var = self.encoder(torch.cat([x, y], dim=1)).chunk(2, dim=1)
+        return mu, log_var
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return the logits of p(x|z, y): `(B, latent_size)` -> `(B, pixels)`."""
+        return self.decoder(torch.cat([z, y], dim=1))
