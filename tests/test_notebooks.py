@@ -53,7 +53,7 @@ def imports(notebook: nbformat.NotebookNode) -> str:
 
 def test_there_are_lessons():
     wanted = "01_autoencoder 02_vae 03_latent_space 04_anomaly 05_likelihood 06_rate_distortion "
-    wanted += "07_diagnosis 08_conditional"
+    wanted += "07_diagnosis 08_conditional 09_learned_prior"
     assert wanted.split() == NAMES
 
 
@@ -312,6 +312,14 @@ def test_lesson_08_offline_with_other_numbers(run, tmp_path):
 
 
 @pytest.mark.lessons
+def test_lesson_09_offline_with_other_numbers(run, tmp_path):
+    small = {"epochs": 1, "flow_epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 2000}
+    text = printed(run("09_learned_prior", dataset="digits", **small))
+    assert re.search(r"^flow +\S+ +\S+ +\S+", text, re.M)
+    assert (tmp_path / "results" / "09_learned_prior.json").is_file()
+
+
+@pytest.mark.lessons
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", NAMES)
 def test_lesson_on_a_gpu_with_no_change(run, name):
@@ -343,6 +351,11 @@ def test_lesson_on_a_gpu_with_no_change(run, name):
             "08_conditional",
             {"n_images": 0},
             ["n_images must be a whole number of at least 1, got 0"],
+        ),
+        (
+            "09_learned_prior",
+            {"flow_epochs": 0},
+            ["flow_epochs must be a whole number of at least"],
         ),
     ],
 )
