@@ -18,7 +18,8 @@ WINGS = {
     "sources": set(),
     "likelihood": set(),
     "clinic": set(),
-    "teaching": {"running", "sources", "likelihood", "clinic"},
+    "priors": set(),
+    "teaching": {"running", "sources", "likelihood", "clinic", "priors"},
     "explore": {"teaching"},  # its maps are drawn by teaching.plots
 }
 

@@ -38,7 +38,7 @@ def make_reference(
     cloud, probe = decoder_inputs(model, train), decoder_inputs(model, test)
     radius = torch.quantile(nearest_distance(probe, cloud), 0.95).item()
     classifier = classifier.to(cloud.device)
-    real = _features(classifier, to_float(test.to(cloud.device)))
+    real = features(classifier, to_float(test.to(cloud.device)))
     return Reference(cloud, radius, classifier, real)
 
 
@@ -55,7 +55,7 @@ def measure(model: nn.Module, z: Tensor, reference: Reference) -> Generation:
     z = z.to(reference.cloud)
     images = model.decode_mean(z)
     return Generation(
-        frechet=frechet_distance(_features(reference.classifier, images), reference.real),
+        frechet=frechet_distance(features(reference.classifier, images), reference.real),
         empty=(nearest_distance(z, reference.cloud) > reference.radius).float().mean().item(),
     )
 
@@ -76,7 +76,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return (distance - 2 * roots.sum()).item()
 
 
-def _features(classifier: nn.Sequential, images: Tensor) -> Tensor:
+def features(classifier: nn.Sequential, images: Tensor) -> Tensor:
+    """Return what the classifier's last layer is given: images `(N, 784)` -> `(N, F)`."""
     return classifier[:-1](images)  # all but the last layer
 
 

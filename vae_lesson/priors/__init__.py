@@ -1,0 +1,1 @@
+"""Lessons 08 to 10: conditional, learned and discrete priors."""

@@ -1,0 +1,31 @@
+"""Networks whose code is a small picture: 7×7 cells of a few numbers each (lessons 09 and 10)."""
+
+from torch import nn
+
+SIDE = 7  # cells in a row of the code; each stands for 4×4 pixels, and sees a little beyond them
+
+
+def spatial_networks(channels: int, width: int = 32) -> tuple[nn.Sequential, nn.Sequential]:
+    """Return (encoder, decoder): images to a code of 7×7 cells, and a code to logits.
+
+    Two convolutions of stride 2 each way, so a cell knows of 10×10 pixels around its own place.
+
+    Shapes: x `(B, 784)` -> code `(B, channels, 7, 7)`; code -> x_logits `(B, 784)`.
+    """
+    encoder = nn.Sequential(
+        nn.Unflatten(1, (1, 4 * SIDE, 4 * SIDE)),
+        nn.Conv2d(1, width, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(2 * width, channels, 1),
+    )
+    decoder = nn.Sequential(
+        nn.Conv2d(channels, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
+        nn.Flatten(),
+    )
+    return encoder, decoder
