@@ -5,6 +5,8 @@ images is uint8 `(N, 49)`, row by row, so K is at most 256. `train.fit` trains b
 `vq_terms` and `token_terms`.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -101,7 +103,12 @@ class VQVAE(nn.Module):
             self.use.copy_(torch.where(dead, share, self.use))
 
 
-def vq_terms(model: VQVAE, x: Tensor, generator: torch.Generator | None = None):
+def vq_terms(
+    model: VQVAE,
+    x: Tensor,
+    generator: torch.Generator | None = None,
+    through: Callable[[Tensor, Tensor], Tensor] = straight_through,
+):
     """Return -log p(x|e) in nats, and |z - e|² summed over cells and their numbers, `(B,)` each.
 
     The second is no KL and has no nats, though `fit` calls it kl: it keeps z near the codebook, and
@@ -112,13 +119,31 @@ def vq_terms(model: VQVAE, x: Tensor, generator: torch.Generator | None = None):
     z = model.encoder(x)
     tokens = model.numbers(z)
     e = model.entries(tokens)
-    recon = bernoulli_nll(model.decoder(straight_through(z, e)), x)
+    recon = bernoulli_nll(model.decoder(through(z, e)), x)
     if torch.is_grad_enabled():
         model.update(z.detach(), tokens, generator)
     return recon, (z - e).square().flatten(1).sum(dim=1)
 
 
+def code_bound(recon: Tensor, logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return recon - sum_t log p(c_t | c_1 … c_{t-1}), which bounds -log p(x) from above.
+
+    p(x) = sum_c p(c) p(x|c), over all K^49 codes, is at least the one term of the encoder's c.
+
+    Shapes: recon = -log p(x|c) `(B,)`, a prior's logits `(B, T, K)`, tokens `(B, T)` -> `(B,)`.
+    Units: nats per image.
+    """
+    nll = F.cross_entropy(logits.transpose(1, 2), tokens.long(), reduction="none")
+    return recon + nll.sum(dim=1)
+
+
 # --- the prior ------------------------------------------------------------------------------------
+
+
+def draw_token(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    """Draw a token for each row, k with p_k ∝ exp(logit_k / temperature): `(B, K)` -> `(B, 1)`."""
+    p = torch.softmax(logits / temperature, dim=1)
+    return torch.multinomial(p, 1, generator=generator)
 
 
 class Block(nn.Module):
@@ -188,21 +213,16 @@ class TokenPrior(nn.Module):
         labels: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        draw: Callable = draw_token,
     ) -> Tensor:
-        """Draw n times 49 tokens, one after the other, from softmax(logits / temperature)."""
+        """Draw n times 49 tokens, one after the other: uint8 `(n, 49)`."""
         check_over_0("temperature", temperature)
         drawn = [torch.full((n, 1), self.n_codes, device=self.place.device)]
         past = [[] for _ in self.blocks]
         for t in range(N_TOKENS):
             logits = self(drawn[-1], labels, t, past)[:, 0]
-            drawn.append(draw_token(logits, temperature, generator))
+            drawn.append(draw(logits, temperature, generator))
         return torch.cat(drawn[1:], dim=1).byte()
-
-
-def draw_token(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """Draw a token of p_k ∝ exp(logit_k / temperature) for each row: `(B, K)` -> `(B, 1)`."""
-    p = torch.softmax(logits / temperature, dim=1)
-    return torch.multinomial(p, 1, generator=generator)
 
 
 def token_terms(model: TokenPrior, x: Tensor, generator: torch.Generator | None = None):
@@ -215,6 +235,5 @@ def token_terms(model: TokenPrior, x: Tensor, generator: torch.Generator | None 
     labels = whole[:, 0] if model.n_classes else None
     tokens = whole[:, -N_TOKENS:]
     before = F.pad(tokens[:, :-1], (1, 0), value=model.n_codes)
-    logits = model(before, labels).transpose(1, 2)  # (B, K, 49)
-    nll = F.cross_entropy(logits, tokens, reduction="none").sum(dim=1)
-    return nll, torch.zeros_like(nll)
+    none = torch.zeros_like(x[:, 0])
+    return code_bound(none, model(before, labels), tokens), none
