@@ -147,16 +147,16 @@ def test_a_token_depends_on_those_before_it_alone():
 
 
 def test_drawing_one_by_one_uses_the_logits_of_the_whole_row():
-    p, labels, seen = prior(n_classes=4), torch.tensor([3, 1]), []
+    p, y, seen = prior(n_classes=4), torch.eye(4)[[3, 1]], []
 
     def draw(logits, temperature, generator):
         seen.append(logits)
         return discrete.draw_token(logits, temperature, generator)
 
-    tokens = p.sample(2, labels, generator=torch.Generator().manual_seed(0), draw=draw).long()
+    tokens = p.sample(2, y, generator=torch.Generator().manual_seed(0), draw=draw).long()
     before = torch.cat([torch.full((2, 1), 3), tokens[:, :-1]], dim=1)
-    torch.testing.assert_close(torch.stack(seen, dim=1), p(before, labels))
-    assert not torch.allclose(p(before, labels), p(before, labels.flip(0)))
+    torch.testing.assert_close(torch.stack(seen, dim=1), p(before, y))
+    assert not torch.allclose(p(before, y), p(before, y.flip(0)))
 
 
 def test_the_temperature_sharpens():
@@ -174,14 +174,14 @@ def test_every_token_comes_through_fit_as_it_is(n_classes):
     # All 256 of them, as uint8 "images": to_float divides by 255, the terms multiply.
     p, seen = prior(256, n_classes=n_classes), []
     given = torch.arange(256).repeat(49)[: 49 * 256].view(256, 49)
-    labels = torch.arange(256)[:, None] % 10
-    rows = torch.cat([labels, given], dim=1) if n_classes else given
+    y = torch.eye(10)[torch.arange(256) % 10]
+    rows = torch.cat([given, 255 * y], dim=1) if n_classes else given
     forward = p.forward
-    p.forward = lambda before, labels: seen.append((before, labels)) or forward(before, labels)
+    p.forward = lambda before, y: seen.append((before, y)) or forward(before, y)
     nll, _ = evaluate.terms_per_image(p, rows.byte(), discrete.token_terms)
     ((before, shown),) = seen
     assert torch.equal(before[:, 1:], given[:, :-1]) and (before[:, 0] == 256).all()
-    assert shown is None if not n_classes else torch.equal(shown, labels[:, 0])
+    assert shown is None if not n_classes else torch.equal(shown, y)
     assert nll.mean().item() == pytest.approx(49 * math.log(256), rel=0.05)  # untrained
 
 

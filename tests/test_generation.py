@@ -147,6 +147,8 @@ def test_generation_is_measured_where_codes_are_pixels():
     assert real.frechet == pytest.approx(0, abs=1e-5)  # these are the test images
     assert real.empty == pytest.approx(0.05, abs=0.01)
 
+    assert generation.measure(model, x_train[:50], reference).empty == 0  # copies
+
     far = generation.measure(model, x_test + 7, reference)
     assert far.frechet == pytest.approx(4 * 7**2, rel=1e-4)  # all features are moved by 7
     assert far.empty == 1.0

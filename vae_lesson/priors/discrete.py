@@ -183,25 +183,25 @@ class TokenPrior(nn.Module):
         check_whole("n_codes", n_codes, 2, 256)
         self.n_codes, self.n_classes = n_codes, n_classes
         self.before = nn.Embedding(n_codes + 1, size)  # the last stands for: there is none
-        self.label = nn.Embedding(max(n_classes, 1), size)
         self.place = nn.Parameter(0.1 * torch.randn(N_TOKENS, size))
-        for embedding in (self.before, self.label):
-            nn.init.normal_(embedding.weight, std=0.1)
+        self.label = nn.Parameter(0.1 * torch.randn(n_classes, size))
+        nn.init.normal_(self.before.weight, std=0.1)
         self.blocks = nn.ModuleList(Block(size) for _ in range(2))
         self.norm, self.head = nn.LayerNorm(size), nn.Linear(size, n_codes)
         shown = torch.ones(N_TOKENS, 1) if every else torch.eye(N_TOKENS)[:, :1]
         self.register_buffer("shown", shown, persistent=False)
 
-    def forward(self, before: Tensor, labels: Tensor | None = None, t: int = 0, past=None):
+    def forward(self, before: Tensor, y: Tensor | None = None, t: int = 0, past=None) -> Tensor:
         """Return the logits of T tokens from place t on, `(B, T, K)`.
 
-        before: the token before each, `(B, T)`; past: what the blocks remember of places before t.
+        before: the token before each, `(B, T)`; y: labels as `(B, n_classes)`, a one in each; past:
+        what the blocks remember of the places before t.
         """
         past = [[] for _ in self.blocks] if past is None else past
         places = slice(t, t + before.shape[1])
         x = self.before(before) + self.place[places]
-        if labels is not None:
-            x = x + self.label(labels)[:, None] * self.shown[places]
+        if y is not None:
+            x = x + (y @ self.label)[:, None] * self.shown[places]
         for block, memory in zip(self.blocks, past):
             x = block(x, memory)
         return self.head(self.norm(x))
@@ -210,7 +210,7 @@ class TokenPrior(nn.Module):
     def sample(
         self,
         n: int,
-        labels: Tensor | None = None,
+        y: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         draw: Callable = draw_token,
@@ -220,7 +220,7 @@ class TokenPrior(nn.Module):
         drawn = [torch.full((n, 1), self.n_codes, device=self.place.device)]
         past = [[] for _ in self.blocks]
         for t in range(N_TOKENS):
-            logits = self(drawn[-1], labels, t, past)[:, 0]
+            logits = self(drawn[-1], y, t, past)[:, 0]
             drawn.append(draw(logits, temperature, generator))
         return torch.cat(drawn[1:], dim=1).byte()
 
@@ -228,12 +228,11 @@ class TokenPrior(nn.Module):
 def token_terms(model: TokenPrior, x: Tensor, generator: torch.Generator | None = None):
     """Return -log p(tokens) `(B,)`, in nats per image, and zeros.
 
-    x: uint8 tokens as `fit` passes images on, divided by 255: `(B, 49)`, or for a prior with
-    classes `(B, 50)` with the label first.
+    x: uint8 tokens as `fit` passes images on, divided by 255, `(B, 49)`; for a prior with classes
+    with their labels behind them, see `conditional.labelled`.
     """
-    whole = (255 * x).round().long()  # exact for every uint8
-    labels = whole[:, 0] if model.n_classes else None
-    tokens = whole[:, -N_TOKENS:]
+    tokens = (255 * x[:, :N_TOKENS]).round().long()  # exact for every uint8
+    y = x[:, N_TOKENS:] if model.n_classes else None
     before = F.pad(tokens[:, :-1], (1, 0), value=model.n_codes)
     none = torch.zeros_like(x[:, 0])
-    return code_bound(none, model(before, labels), tokens), none
+    return code_bound(none, model(before, y), tokens), none
