@@ -79,6 +79,9 @@ class Plane(Numbered):
     point = traitlets.List(traitlets.Float(), [0.0, 0.0]).tag(sync=True)
     low = traitlets.List(traitlets.Float(), [-3.0, -3.0]).tag(sync=True)
     high = traitlets.List(traitlets.Float(), [3.0, 3.0]).tag(sync=True)
+    cells = traitlets.Int(0).tag(
+        sync=True
+    )  # along a side, if it has any; an arrow key moves by one
     size = traitlets.Int(360).tag(sync=True)
 
 
