@@ -149,6 +149,8 @@ def still(widget: widgets.Widget) -> np.ndarray | None:
             return joined(shown, axis=int(isinstance(widget, widgets.HBox))) if shown else None
         case widgets.HTML(value=text) if text:
             return _written(as_text(text))
+        case widgets.FloatSlider(description=name, value=value, readout_format="d"):
+            return _written(f"{name} = {value:.0f}")
         case widgets.FloatSlider(description=name, value=value):
             return _written(f"{name} = {value:z.2f}")
         case widgets.ToggleButtons(value=option, tooltips=tooltips, index=i):
