@@ -53,7 +53,7 @@ def imports(notebook: nbformat.NotebookNode) -> str:
 
 def test_there_are_lessons():
     wanted = "01_autoencoder 02_vae 03_latent_space 04_anomaly 05_likelihood 06_rate_distortion "
-    assert (wanted + "07_diagnosis").split() == NAMES
+    assert (wanted + "07_diagnosis 10_discrete_codes").split() == NAMES
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=NAMES)
@@ -301,6 +301,14 @@ def test_lesson_07_offline_with_other_numbers(run, tmp_path):
 
 
 @pytest.mark.lessons
+def test_lesson_10_offline_with_other_numbers(run, tmp_path):
+    small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 2000, "n_codes": 16}
+    text = printed(run("10_discrete_codes", dataset="digits", **small))
+    assert re.search(r"^tokens, uniform +[\d.]+ +135\.9 ", text, re.M)  # 49 log 16
+    assert (tmp_path / "results" / "10_discrete_codes.json").is_file()
+
+
+@pytest.mark.lessons
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", NAMES)
 def test_lesson_on_a_gpu_with_no_change(run, name):
@@ -328,6 +336,7 @@ def test_lesson_on_a_gpu_with_no_change(run, name):
         ("05_likelihood", {"paper_k": 0}, ["paper_k must be a whole number of at least 1, got 0"]),
         ("06_rate_distortion", {"n_images": 1.5}, ["n_images must be a whole number"]),
         ("07_diagnosis", {"epochs": 0}, ["epochs must be a whole number of at least 1, got 0"]),
+        ("10_discrete_codes", {"n_codes": 0}, ["n_codes must be a whole number of at least 1"]),
     ],
 )
 def test_bad_parameters_end_at_once(name, parameters, messages):
