@@ -1,10 +1,12 @@
 """The numbers that lessons quote from trainings too long for a lesson, measured again.
 
-    python tests/claims.py [cures] [prices] [sprites] [samples] [paper] [labels] [cells]
+    python tests/claims.py [cures] [prices] [sprites] [samples] [paper] [labels] [cells] [codes]
+        [writers]
 
-Without a name all of them, about an hour and a half on two cores; run nothing else meanwhile.
+Without a name all of them, about two hours on two cores; run nothing else meanwhile.
 """
 
+import functools
 import sys
 from collections.abc import Iterator
 
@@ -19,7 +21,7 @@ from vae_lesson.clinic.sprites import make_sprites, mutual_information_gap
 from vae_lesson.data import to_float
 from vae_lesson.likelihood import importance
 from vae_lesson.models import VAE, reparameterize
-from vae_lesson.priors import flow, spatial
+from vae_lesson.priors import discrete, flow, spatial
 from vae_lesson.priors.conditional import ConditionalVAE, conditional_terms, labelled, one_hot
 from vae_lesson.sources import load_images
 
@@ -214,7 +216,69 @@ def probed(z: Tensor, y: Tensor, z_test: Tensor, y_test: Tensor) -> tuple[float,
     return linear, (density.argmax(dim=0) == y_test).float().mean().item()
 
 
-CLAIMS = {f.__name__: f for f in (cures, prices, sprites, samples, paper, labels, cells)}
+def codes(images) -> Iterator:
+    """Lesson 10: what codebooks of all sizes cost, and one without straight-through."""
+    for n_codes, seeds in {4: SEEDS, 8: SEEDS, 16: SEEDS, 64: SEEDS, 256: [0]}.items():
+        for seed in seeds:
+            vq = trained_vq(images.train, seed, n_codes)
+            prior = trained_prior(vq, images.train, seed)
+            recon = evaluate.mean_terms(vq, images.test, discrete.vq_terms).recon
+            price = evaluate.mean_terms(prior, vq.tokens(images.test), discrete.token_terms).recon
+            frechet, _ = judged(vq, prior, images, seed)
+            yield n_codes, seed, recon, price, recon + price, frechet
+    for seed in SEEDS:
+        vq = trained_vq(images.train[:20_000], seed, through=lambda z, e: e)
+        recon = evaluate.mean_terms(vq, images.test, discrete.vq_terms).recon
+        found = vq.tokens(images.test)
+        perplexity = discrete.perplexity(found, vq.n_codes)
+        yield "no straight-through", seed, recon, len(found.unique()), perplexity
+
+
+def writers(images) -> Iterator:
+    """Lesson 10: labels at no token, at the first and at all; temperatures 1 and 0.8."""
+    vq = trained_vq(images.train, 0)
+    for name, how in {"none": None, "first": {"every": False}, "all": {"every": True}}.items():
+        for seed in SEEDS:
+            labels = None if how is None else images.train_labels[:20_000]
+            prior = trained_prior(vq, images.train[:20_000], seed, labels, **how or {})
+            for temperature in (1.0, 0.8):
+                yield name, seed, temperature, *judged(vq, prior, images, seed, temperature)
+
+
+def trained_vq(part, seed: int, n_codes: int = 64, **how) -> discrete.VQVAE:
+    torch.manual_seed(seed)
+    vq = discrete.VQVAE(n_codes)
+    terms = functools.partial(discrete.vq_terms, **how)
+    train.fit(vq, part, epochs=1, beta=0.25, terms=terms, seed=seed, progress=False)
+    return vq.eval()
+
+
+def trained_prior(vq, part, seed: int, labels=None, **options) -> discrete.TokenPrior:
+    torch.manual_seed(seed)
+    prior = discrete.TokenPrior(vq.n_codes, n_classes=0 if labels is None else 10, **options)
+    tokens = vq.tokens(part)
+    given = tokens if labels is None else labelled(tokens, labels[: len(tokens)], 10)
+    how = {"epochs": 1, "batch_size": 64, "seed": seed, "progress": False}
+    train.fit(prior, given, terms=discrete.token_terms, **how)
+    return prior.eval()
+
+
+def judged(vq, prior, images, seed: int, temperature: float = 1.0) -> tuple[float, float]:
+    """Return the Fréchet distance of 2,000 draws, and the share of them that is as asked for."""
+    classifier = generation.fit_classifier(images.train, images.train_labels, seed=0)
+    wanted = torch.arange(2000, device=images.train.device) % 10
+    y = torch.eye(10, device=wanted.device)[wanted] if prior.n_classes else None
+    generator = torch.Generator(wanted.device).manual_seed(seed)
+    x = vq.decode_mean(prior.sample(2000, y, temperature, generator))
+    classifier.requires_grad_(False)
+    real, drawn = (generation.features(classifier, i) for i in (to_float(images.test), x))
+    as_asked = (classifier(x).argmax(dim=1) == wanted).float().mean().item()
+    return generation.frechet_distance(drawn, real), as_asked
+
+
+CLAIMS = {
+    f.__name__: f for f in (cures, prices, sprites, samples, paper, labels, cells, codes, writers)
+}
 
 
 def main(names: list[str]) -> None:

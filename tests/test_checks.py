@@ -111,6 +111,15 @@ def of_every_label(neg_elbo, x, n_classes, seed, step=0):
     return torch.stack(each, dim=1)
 
 
+def entropy_of(tokens, n_codes, log=torch.log):
+    p = torch.stack([(tokens == k).float().mean() for k in range(n_codes)])
+    return -(p[p > 0] * log(p[p > 0])).sum()
+
+
+def nll_of(logits, c):
+    return F.cross_entropy(logits.flatten(0, 1), c.flatten(), reduction="none").view(c.shape)
+
+
 RIGHT = {
     "squared_error": lambda x_hat, x: ((x_hat - x) ** 2).sum(dim=1),
     "lerp": lambda z0, z1, t: (1 - t) * z0 + t * z1,
@@ -133,6 +142,8 @@ RIGHT = {
     "guide": lambda free, asked, w: (1 - w) * free + w * asked,
     "joint": lambda neg_elbo, n_classes: neg_elbo - math.log(1 / n_classes),
     "classify": lambda *a: of_every_label(*a).min(dim=1).indices,
+    "perplexity": lambda tokens, n: torch.exp(entropy_of(tokens, n)),
+    "bound_in_nats": lambda recon, logits, c: recon + nll_of(logits, c).sum(dim=1),
 }
 
 # --- wrong answers: a part of the message, and how to earn it -------------------------------------
@@ -534,6 +545,34 @@ WRONG = {
         ("the table of all", lambda *a: of_every_label(*a).T),
         ("for the whole batch", lambda *a: of_every_label(*a).T.argmin()),
         ("for the whole batch", lambda *a: of_every_label(*a).mean(dim=0).argmin()),
+    ],
+    "perplexity": [  # (tokens, n_codes)
+        ("the mean over images", lambda c, n: sum(entropy_of(r, n).exp() for r in c) / len(c)),
+        ("the mean over images", lambda c, n: [entropy_of(row, n).exp() for row in c]),
+        ("the mean over images", lambda c, n: sum(entropy_of(r, n) / len(c) for r in c).exp()),
+        ("the mean over places", lambda c, n: sum(entropy_of(r, n).exp() for r in c.T) / 4),
+        ("the entropy: perplexity", entropy_of),
+        ("the entropy: perplexity", lambda c, n: entropy_of(c, n, torch.log2)),
+        ("the sign forgotten", lambda c, n: torch.exp(-entropy_of(c, n))),
+        ("bits in exp", lambda c, n: torch.exp(entropy_of(c, n, torch.log2))),
+        ("bits in exp", lambda c, n: 2 ** entropy_of(c, n)),
+        ("the number of entries in use", lambda c, n: len(c.unique())),
+        ("1 / Σ p²", lambda c, n: 1 / ((c.flatten()[:, None] == c.flatten()).float().mean())),
+        ("do not divide by it", lambda c, n: entropy_of(c, n).exp() / n),
+    ],
+    "bound_in_nats": [  # (recon, logits, tokens)
+        ("under a uniform prior", lambda r, o, c: r + c.shape[1] * math.log(o.shape[2])),
+        ("a mean over tokens", lambda r, o, c: r + nll_of(o, c).mean(dim=1)),
+        ("the wrong sign", lambda r, o, c: r - nll_of(o, c).sum(dim=1)),
+        ("the wrong sign", lambda r, o, c: -r - nll_of(o, c).sum(dim=1)),
+        ("recon alone", lambda r, o, c: r),
+        ("the tokens alone", lambda r, o, c: nll_of(o, c).sum(dim=1)),
+        ("log_softmax makes", lambda r, o, c: r - o.gather(2, c[..., None]).sum(dim=(1, 2))),
+        ("all entries' log p", lambda r, o, c: r - torch.log_softmax(o, dim=2).sum(dim=(1, 2))),
+        ("probabilities:", lambda r, o, c: r + torch.exp(-nll_of(o, c)).sum(dim=1)),
+        ("probabilities:", lambda r, o, c: r - torch.exp(-nll_of(o, c)).sum(dim=1)),
+        ("bits: recon", lambda r, o, c: r + nll_of(o, c).sum(dim=1) / math.log(2)),
+        ("one number for", lambda r, o, c: (r + nll_of(o, c).sum(dim=1)).mean()),
     ],
 }
 
@@ -1049,6 +1088,39 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
                 "put the old one back",
                 noise_as(lambda z, mu, v: (z - mu) / torch.exp(v / 2), put_back=False),
             ),
+        ],
+    ),
+    "through": (
+        lambda z, e: z + (e - z).detach(),
+        [
+            ("no gradient at all", lambda z, e: (z + (e - z)).detach()),
+            ("no gradient at all", lambda z, e: e.detach()),
+            ("the encoder learns nothing", lambda z, e: e),
+            ("the encoder learns nothing", lambda z, e: z + (e - z)),
+            ("the decoder must see e", lambda z, e: z),
+            ("with the opposite sign", lambda z, e: z.detach() + (e - z)),
+            ("e keeps its gradient", lambda z, e: z + e - z.detach()),
+            ("z and e exchanged", lambda z, e: e + (z - e).detach()),
+            ("the shape is (1, 3)", lambda z, e: (z + (e - z).detach())[:1]),
+        ],
+    ),
+    "next_token": (
+        lambda o, t, g: torch.multinomial(torch.softmax(o / t, dim=1), 1, generator=g),
+        [
+            ("argmax", lambda o, t, g: o.argmax(dim=1, keepdim=True)),
+            (
+                "without effect",
+                lambda o, t, g: torch.multinomial(torch.softmax(o, dim=1) / t, 1, generator=g),
+            ),
+            (
+                "multiplied by the temperature",
+                lambda o, t, g: torch.multinomial(torch.softmax(o * t, dim=1), 1, generator=g),
+            ),
+            (
+                "equally often",
+                lambda o, t, g: torch.multinomial(torch.ones_like(o), 1, generator=g),
+            ),
+            ("it should be (20000, 1)", lambda o, t, g: o.argmax(dim=1)),
         ],
     ),
     "inspector": (

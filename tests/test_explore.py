@@ -27,6 +27,7 @@ from vae_lesson import data, evaluate, explore, latent, models
 from vae_lesson.data import SIDE
 from vae_lesson.explore import base, drawing, maps, morphs, parts, sliders
 from vae_lesson.explore.parts import GAP, PICTURE, Pad, Picture, Plane, enlarged
+from vae_lesson.priors import discrete
 
 N_TRAIN, N_TEST = 60, 40
 DARK = -4.0  # a decoder's bias that makes most pixels black, as in a trained one
@@ -1299,6 +1300,58 @@ def test_moves_leave_no_widget_behind(make, n_moves, images):
     assert notice(explorer) == ""
     move(3)
     assert explorer.image != image  # they were moves
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tokens(images):
+    torch.manual_seed(0)
+    vq = discrete.VQVAE(n_codes=9).eval()
+    with torch.no_grad():
+        vq.decoder[-2].weight *= 20  # contrast, as after a training
+    return explore.change_tokens(vq, images.test[0]), vq
+
+
+def test_tokens_begin_with_those_of_the_image(tokens, images):
+    explorer, vq = tokens
+    assert explorer.z.tolist() == vq.tokens(images.test[:1])[0].tolist()
+    assert explorer.slider.value == explorer.z[24] == explorer.z[explorer.cell]  # in the middle
+    assert warning(explorer) == ""
+
+
+def test_a_click_chooses_a_cell_and_the_slider_changes_it_alone(tokens):
+    explorer, vq = tokens
+    before, image = explorer.z.copy(), explorer.image
+    for point, cell in [([0.5, 6.5], 0), ([6.9, 6.1], 6), ([7.0, 0.0], 48), ([2.5, 1.5], 37)]:
+        explorer.plane.point = point
+        assert explorer.cell == cell and explorer.slider.value == before[cell]
+        np.testing.assert_array_equal(explorer.z, before)
+    explorer.slider.value = (before[37] + 4) % 9
+    assert np.flatnonzero(explorer.z != before).tolist() == [37]
+    assert explorer.image != image and notice(explorer) == ""
+    wanted = (255 * vq.decode_mean(torch.from_numpy(explorer.z)[None])).round().byte()
+    np.testing.assert_array_equal(
+        explorer._decoders[""].images(explorer.z[None])[0].ravel(), wanted[0]
+    )
+    _, metadata = explorer._repr_mimebundle_()
+    assert f"entry {explorer.z[37]:.0f} at row 6, column 3" in metadata["image/png"]["alt"]
+    next(b for b in find(explorer, widgets.Button) if b.description == "Reset").click()
+    np.testing.assert_array_equal(explorer.z, before)
+    assert explorer.slider.value == before[37]
+
+
+def test_tokens_are_still_the_plane_and_leave_no_widget(images):
+    count = n_widgets()
+    vq = discrete.VQVAE(n_codes=9).eval()
+    explorer = explore.change_tokens(vq, images.test[0])
+    before = still_of(explorer)
+    explorer.plane.point = [0.5, 0.5]
+    assert (still_of(explorer) != before).any() and before.shape[1] <= 800
+    assert explorer.plane.label.strip() and all(w.alt.strip() for w in find(explorer, Picture))
+    explorer.close()
+    assert n_widgets() == count
 
 
 # --- the still pictures ---------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def imports(notebook: nbformat.NotebookNode) -> str:
 
 def test_there_are_lessons():
     wanted = "01_autoencoder 02_vae 03_latent_space 04_anomaly 05_likelihood 06_rate_distortion "
-    wanted += "07_diagnosis 08_conditional 09_learned_prior"
+    wanted += "07_diagnosis 08_conditional 09_learned_prior 10_discrete_codes"
     assert wanted.split() == NAMES
 
 
@@ -320,6 +320,14 @@ def test_lesson_09_offline_with_other_numbers(run, tmp_path):
 
 
 @pytest.mark.lessons
+def test_lesson_10_offline_with_other_numbers(run, tmp_path):
+    small = {"epochs": 1, "latent_size": 5, "hidden_size": 64, "n_images": 2000, "n_codes": 16}
+    text = printed(run("10_discrete_codes", dataset="digits", **small))
+    assert re.search(r"^tokens, uniform +[\d.]+ +135\.9 ", text, re.M)  # 49 log 16
+    assert (tmp_path / "results" / "10_discrete_codes.json").is_file()
+
+
+@pytest.mark.lessons
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", NAMES)
 def test_lesson_on_a_gpu_with_no_change(run, name):
@@ -357,6 +365,7 @@ def test_lesson_on_a_gpu_with_no_change(run, name):
             {"flow_epochs": 0},
             ["flow_epochs must be a whole number of at least"],
         ),
+        ("10_discrete_codes", {"n_codes": 0}, ["n_codes must be a whole number of at least 1"]),
     ],
 )
 def test_bad_parameters_end_at_once(name, parameters, messages):

@@ -6,5 +6,14 @@ from vae_lesson.explore.drawing import draw_digit
 from vae_lesson.explore.maps import latent_map
 from vae_lesson.explore.morphs import morph
 from vae_lesson.explore.sliders import direction_sliders, latent_sliders
+from vae_lesson.explore.tokens import change_tokens
 
-__all__ = ["compare", "direction_sliders", "draw_digit", "latent_map", "latent_sliders", "morph"]
+__all__ = [
+    "change_tokens",
+    "compare",
+    "direction_sliders",
+    "draw_digit",
+    "latent_map",
+    "latent_sliders",
+    "morph",
+]

@@ -79,6 +79,7 @@ class Plane(Numbered):
     point = traitlets.List(traitlets.Float(), [0.0, 0.0]).tag(sync=True)
     low = traitlets.List(traitlets.Float(), [-3.0, -3.0]).tag(sync=True)
     high = traitlets.List(traitlets.Float(), [3.0, 3.0]).tag(sync=True)
+    cells = traitlets.Int(0).tag(sync=True)  # along a side, if any: an arrow key moves by one
     size = traitlets.Int(360).tag(sync=True)
 
 
@@ -146,6 +147,8 @@ def still(widget: widgets.Widget) -> np.ndarray | None:
             return joined(shown, axis=int(isinstance(widget, widgets.HBox))) if shown else None
         case widgets.HTML(value=text) if text:
             return _written(as_text(text))
+        case widgets.FloatSlider(description=name, value=value, readout_format="d"):
+            return _written(f"{name} = {value:.0f}")
         case widgets.FloatSlider(description=name, value=value):
             return _written(f"{name} = {value:z.2f}")
         case widgets.ToggleButtons(value=option, tooltips=tooltips, index=i):

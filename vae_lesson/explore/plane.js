@@ -27,6 +27,7 @@ export default {
     let active = null; // the pointer that drags: a second finger changes nothing
     let number = 0; // of the point that is shown: what the kernel sets with a lower one is older
     let point;
+    const cells = () => model.get("cells");
 
     function showBackground() {
       if (url) URL.revokeObjectURL(url);
@@ -41,7 +42,10 @@ export default {
       const left = ((x - low[0]) / (high[0] - low[0])) * size;
       const top = ((high[1] - y) / (high[1] - low[1])) * size;
       mark.style.transform = `translate(${left}px, ${top}px)`;
-      readout.textContent = `z = (${x.toFixed(2)}, ${y.toFixed(2)})`;
+      const [column, row] = [x - low[0], high[1] - y].map((v) => Math.min(Math.floor(v) + 1, cells()));
+      readout.textContent = cells()
+        ? `row ${row}, column ${column}`
+        : `z = (${x.toFixed(2)}, ${y.toFixed(2)})`;
     }
     function describe() {
       plane.setAttribute("aria-label", model.get("label"));
@@ -97,7 +101,7 @@ export default {
       const [low, high] = [model.get("low"), model.get("high")];
       if (event.key === "Home") moveTo((low[0] + high[0]) / 2, (low[1] + high[1]) / 2);
       else if (direction) {
-        const steps = event.shiftKey ? STEPS / 5 : STEPS;
+        const steps = cells() || (event.shiftKey ? STEPS / 5 : STEPS);
         const step = (i) => (direction[i] * (high[i] - low[i])) / steps;
         moveTo(point[0] + step(0), point[1] + step(1));
       } else return;

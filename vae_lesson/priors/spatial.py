@@ -24,14 +24,12 @@ def spatial_networks(channels: int, width: int = 32) -> tuple[nn.Sequential, nn.
         nn.ReLU(),
         nn.Conv2d(2 * width, channels, 1),
     )
-    last = nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1)
-    nn.init.constant_(last.bias, -2.0)  # it starts from nearly black
     decoder = nn.Sequential(
         nn.Conv2d(channels, 2 * width, 3, padding=1),
         nn.ReLU(),
         nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
         nn.ReLU(),
-        last,
+        nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
         nn.Flatten(),
     )
     return encoder, decoder
@@ -41,6 +39,7 @@ def spatial_autoencoder(channels: int, width: int = 32) -> Autoencoder:
     """Return an autoencoder with these networks, its codes flat, `(B, channels · 49)`."""
     model = Autoencoder(channels * SIDE**2)
     encoder, decoder = spatial_networks(channels, width)
+    nn.init.constant_(decoder[-2].bias, -2.0)  # it starts from nearly black
     model.encoder = nn.Sequential(*encoder, nn.Flatten())
     model.decoder = nn.Sequential(nn.Unflatten(1, (channels, SIDE, SIDE)), *decoder)
     return model
