@@ -130,7 +130,8 @@ def cells(images) -> Iterator:
         found = {"training codes": codes[torch.randperm(len(codes), generator=draws)[:n]]}
         for k in (10, 50):
             options = {"reg_covar": 1e-4, "init_params": "k-means++", "max_iter": 100, "tol": 1e-2}
-            mixture = GaussianMixture(k, random_state=seed, **options).fit(codes[::3].double())
+            few = codes[::3].double()
+            mixture = GaussianMixture(min(k, len(few) // 2), random_state=seed, **options).fit(few)
             found[f"mixture of {k}"] = torch.from_numpy(mixture.sample(n)[0]).float()
         noise = torch.randn((n, codes.shape[1]), generator=draws)
         each = codes.mean(dim=0), codes.std(dim=0) + 0.05

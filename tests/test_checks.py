@@ -567,7 +567,7 @@ WRONG = {
         ("the wrong sign", lambda r, o, c: -r - nll_of(o, c).sum(dim=1)),
         ("recon alone", lambda r, o, c: r),
         ("the tokens alone", lambda r, o, c: nll_of(o, c).sum(dim=1)),
-        ("log_softmax makes", lambda r, o, c: r - o.gather(2, c[..., None]).sum(dim=(1, 2))),
+        ("log_softmax makes", lambda r, o, c: r - o.gather(2, c.long()[..., None]).sum(dim=(1, 2))),
         ("all entries' log p", lambda r, o, c: r - torch.log_softmax(o, dim=2).sum(dim=(1, 2))),
         ("probabilities:", lambda r, o, c: r + torch.exp(-nll_of(o, c)).sum(dim=1)),
         ("probabilities:", lambda r, o, c: r - torch.exp(-nll_of(o, c)).sum(dim=1)),

@@ -253,7 +253,10 @@ def posterior_ellipses(
 def paths(
     way: Tensor, points: Tensor, labels: Tensor, class_names: Sequence[str], *, alt: str = ""
 ) -> Figure:
-    """Draw paths in the plane, `(steps, n, 2)`, from a ring to a dot, over 2-D codes by class."""
+    """Draw paths in the plane, `(steps, n, 2)`, from a ring to a dot, over 2-D codes by class.
+
+    A cross marks the mean of the codes.
+    """
     fig, (ax,) = _panels((6.2, 6.2), alt)
     _scatter_classes(ax, points, labels, class_names)
     _prior_circles(ax)
@@ -261,6 +264,7 @@ def paths(
     ax.plot(way[:, :, 0], way[:, :, 1], color="black", linewidth=0.8)
     ax.scatter(*way[0].T, s=14, facecolors="white", edgecolors="black", zorder=3)
     ax.scatter(*way[-1].T, s=14, color="black", zorder=3)
+    ax.scatter(*points.mean(dim=0).tolist(), s=120, marker="x", color="black", zorder=3)
     ax.set(xlabel="z₁", ylabel="z₂")
     ax.set_aspect("equal", adjustable="datalim")
     _move_words_apart(fig)

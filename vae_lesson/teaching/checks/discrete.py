@@ -47,7 +47,7 @@ def through(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
 def perplexity(answer: Callable[[Tensor, int], float]) -> Verdict:
     """Check answer(tokens, n_codes) -> the perplexity of all these tokens, one number."""
     # Three images of four tokens; entry 3 is never used.
-    tokens = torch.tensor([[0, 0, 0, 1], [2, 2, 2, 2], [0, 1, 4, 4]])
+    tokens = torch.tensor([[0, 0, 0, 1], [2, 2, 2, 2], [0, 1, 4, 4]]).byte()
     right = torch.tensor(our_perplexity(tokens, 5))
     of_images, of_places = (
         torch.tensor([our_perplexity(row, 5) for row in rows]) for rows in (tokens, tokens.T)
@@ -78,13 +78,13 @@ def bound_in_nats(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict
     """Check answer(recon, logits, tokens) -> `(B,)`, recon − log p(tokens) in nats per image."""
     (recon, logits), tokens = (
         draw((3,), (3, 4, 5)),
-        torch.tensor([[0, 3, 3, 1], [4, 2, 0, 0], [1] * 4]),
+        torch.tensor([[0, 3, 3, 1], [4, 2, 0, 0], [1] * 4]).byte(),
     )
     recon = recon.exp()
     right = code_bound(recon, logits, tokens)
     log_p = logits.log_softmax(dim=2)
-    chosen = log_p.gather(2, tokens[:, :, None])[:, :, 0]
-    raw = logits.gather(2, tokens[:, :, None])[:, :, 0]
+    chosen = log_p.gather(2, tokens.long()[:, :, None])[:, :, 0]
+    raw = logits.gather(2, tokens.long()[:, :, None])[:, :, 0]
     prior = -chosen.sum(dim=1)
     log_k = torch.tensor(5.0).log()
     mistakes = {
