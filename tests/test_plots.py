@@ -68,7 +68,7 @@ def test_every_figure_can_be_described():
         and inspect.signature(function).return_annotation is Figure
         and name != "plane"  # an explorer's background: the explorer says what it shows
     ]
-    assert len(drawn) == 10
+    assert len(drawn) == 11
     for function in drawn:
         alt = inspect.signature(function).parameters["alt"]
         assert (alt.kind, alt.default) == (alt.KEYWORD_ONLY, "")
@@ -94,7 +94,7 @@ def test_a_figure_that_is_not_described_says_nothing_of_itself():
 # --- words in a picture ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("draw", ["code_maps", "posterior_ellipses", "plane"])
+@pytest.mark.parametrize("draw", ["code_maps", "posterior_ellipses", "plane", "paths"])
 def test_no_name_of_a_class_covers_another_and_circles_are_circles(draw):
     labels = torch.arange(200) % 10
     points = 1e-3 * torch.randn((200, 2), generator=torch.Generator().manual_seed(0))
@@ -104,6 +104,8 @@ def test_no_name_of_a_class_covers_another_and_circles_are_circles(draw):
         figure = plots.code_maps({"a": points, "b": points}, labels, names, circles=True)
     elif draw == "plane":
         figure = plots.plane(points, labels, names, [-16.0, -16.0], [16.0, 16.0])
+    elif draw == "paths":
+        figure = plots.paths(points.expand(3, 200, 2), points, labels, names)
     else:
         figure = plots.posterior_ellipses(points, points.new_full((200, 2), -3.0), labels, names)
     figure.draw_without_rendering()
