@@ -51,8 +51,8 @@ class SliderExplorer(Explorer):
             low, high = limit if isinstance(limit, tuple) else (-limit, limit)
             ends = {"min": low, "max": high, "step": (high - low) / 120}
             slider = widgets.FloatSlider(**ends, description=name)
-            slider.style.description_width = "80px"
-            slider.layout.width = "300px"
+            slider.style.description_width = "100px"
+            slider.layout.width = "320px"
             self._on(slider, "value", self._follow_sliders)
             self.sliders.append(slider)
             words = f"what {name} does from {low:g} to {high:g}"
