@@ -50,11 +50,11 @@ def measure(model: nn.Module, z: Tensor, reference: Reference) -> Generation:
       of a small classifier. It sees blur, and too little variety, but only means and covariances.
       Its floor are the codes of training images: about 2 for 5,000 of them (MNIST; others move it
       by 0.2 there, by 1 at 30). Choose them at random: every second one scores 9, since MNIST's
-      images alternate between thin and thick strokes; so do its test images' halves, 5 and 8.
+      images alternate between thin and thick strokes. Nor are its test images' halves alike.
     - empty: the fraction of z that no training code is near, where near is the distance within
-      which 95% of the test images' codes find one. Real images score 0.05, and copies, which the
-      Fréchet distance takes for perfect, 0; so does what lies close to a training image
-      (`nearest_distance` of images).
+      which 95% of the test images' codes find one. Test images score 0.05; copies, which the
+      Fréchet distance takes for perfect, 0. But codes in the middle of a wide cloud score 0 too: to
+      know a copier, look also how near its images are to training images (`nearest_distance`).
     """
     z = z.to(reference.cloud)
     images = model.decode_mean(z)

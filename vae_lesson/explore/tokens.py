@@ -73,9 +73,8 @@ class TokensExplorer(Explorer):
 
     def _state(self) -> str:
         i, j = divmod(self.cell, self.side)
-        return f"the image of the tokens, with entry {self.z[self.cell]:.0f} at row {i + 1}, " + (
-            f"column {j + 1}"
-        )
+        where = f"row {i + 1}, column {j + 1}"
+        return f"the image of the tokens, with entry {self.z[self.cell]:.0f} at {where}"
 
 
 def change_tokens(model: nn.Module, image: Tensor) -> TokensExplorer:
