@@ -1584,7 +1584,7 @@ def test_a_map_needs_a_model_of_two_numbers(images, model, got):
 
 
 def test_a_drawing_needs_a_vae_of_its_size(autoencoder, images):
-    small = a_model(input_size=64)
+    small = a_model(shape=(1, 8, 8))
     for model in (autoencoder, small, function):
         with pytest.raises(ValueError, match="draw_digit needs a VAE of 28×28 images"):
             explore.draw_digit(model, images)

@@ -28,7 +28,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 def new(kind=VAE, latent_size=3, input_size=16, network="mlp", seed=0):
     torch.manual_seed(seed)
-    return kind(latent_size, 8, input_size, network)
+    return kind(latent_size, 8, (1, 1, input_size), network)
 
 
 def normal(*shape, seed=0):
@@ -37,7 +37,7 @@ def normal(*shape, seed=0):
 
 def identity_autoencoder(n_pixels=4):
     """Return a model whose code is the image, and whose image is the code."""
-    model = Autoencoder(n_pixels, input_size=n_pixels, network="linear")
+    model = Autoencoder(n_pixels, shape=(1, 1, n_pixels), network="linear")
     with torch.no_grad():
         for layer in (model.encoder, model.decoder):
             layer.weight.copy_(torch.eye(n_pixels))

@@ -121,7 +121,7 @@ class WithAScale(VAE):
     """A VAE with a parameter that is in neither of its networks."""
 
     def __init__(self) -> None:
-        super().__init__(3, 8, 16)
+        super().__init__(3, 8, (1, 4, 4))
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def decode(self, z):
@@ -164,7 +164,7 @@ def test_the_linear_schedule_has_a_rate_for_each_network_and_one_for_what_is_in_
     "model, options",
     [
         (WithAScale(), {"schedule": "constant"}),
-        (VAE(3, 8, 16, network="conv"), {"schedule": "linear"}),
+        (VAE(3, 8, (1, 4, 4), network="conv"), {"schedule": "linear"}),
     ],
     ids=["constant", "convolutions"],
 )
@@ -260,7 +260,7 @@ def test_progress_shows_the_terms_and_can_be_turned_off(capsys):
         ({"images": IMAGES[:0]}, r"at least one uint8 image, got \(0, 4, 4\)"),
         (
             {"images": patterned_images(side=5)},
-            "this model takes images of 16 pixels, images have 25: make it with input_size=25",
+            "this model takes images of 16 values, images have 25: make it with shape=images.shape",
         ),
         pytest.param({"test_images": TEST.float() / 255}, "float32"),
         pytest.param({"test_images": TEST[:0]}, "at least one"),
@@ -472,7 +472,7 @@ def test_a_trained_vae_keeps_its_bias():
 
 @pytest.mark.parametrize("options", [{"network": "linear"}, {"network": "conv"}])
 def test_other_networks_start_too_or_are_left_alone(options):
-    model = VAE(3, 16, 16, **options)
+    model = VAE(3, 16, (1, 4, 4), **options)
     before = weights(model)
     train.start_from_the_mean(model, IMAGES)
     assert same_weights(weights(model), before) == (options["network"] == "conv")

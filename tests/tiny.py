@@ -1,6 +1,7 @@
 """Tiny images and models, for tests of what trains."""
 
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ def patterned_images(n=64, side=4, seed=0):
 
 def new(kind=VAE, latent_size=2, hidden_size=8, input_size=16, network="mlp", seed=0):
     torch.manual_seed(seed)
-    return kind(latent_size, hidden_size, input_size, network)
+    side = math.isqrt(input_size)
+    return kind(latent_size, hidden_size, (1, side, side), network)
 
 
 def fit(model, images, **options):

@@ -198,8 +198,8 @@ def as_images(name: str, given, model: nn.Module) -> Tensor:
     wanted, got = getattr(model, "input_size", None), given[0].numel()
     if wanted not in (None, got):
         raise ValueError(
-            f"this model takes images of {wanted} pixels, {name} have {got}: make it with "
-            f"input_size={got}"
+            f"this model takes images of {wanted} values, {name} have {got}: make it with "
+            "shape=images.shape"
         )
     return given
 
