@@ -128,6 +128,14 @@ class WithAScale(VAE):
         return super().decode(z) * self.log_scale.exp()
 
 
+class WithoutNorms(VAE):
+    def __init__(self):
+        super().__init__(3, 8, (1, 4, 4), "conv")
+        for name in ("encoder", "decoder"):
+            parts = [p for p in getattr(self, name) if not isinstance(p, nn.GroupNorm)]
+            setattr(self, name, nn.Sequential(*parts))
+
+
 def rates_of_each_step(monkeypatch, model, **options):
     """Return {a parameter's name: its learning rate in each step}."""
     rates = {name: [] for name, _ in model.named_parameters()}
@@ -164,15 +172,21 @@ def test_the_linear_schedule_has_a_rate_for_each_network_and_one_for_what_is_in_
     "model, options",
     [
         (WithAScale(), {"schedule": "constant"}),
-        (VAE(3, 8, (1, 4, 4), network="conv"), {"schedule": "linear"}),
+        (WithoutNorms(), {"schedule": "linear"}),
     ],
     ids=["constant", "convolutions"],
 )
-def test_plain_adam_and_convolutions_have_one_rate(monkeypatch, model, options):
+def test_plain_adam_and_convolutions_without_a_norm_have_one_rate(monkeypatch, model, options):
     first, *others = rates_of_each_step(monkeypatch, model, **options).values()
     assert max(first) == pytest.approx(4e-3)
     assert all(steps == first for steps in others)
     assert (min(first) == max(first)) == (options["schedule"] == "constant")
+
+
+def test_convolutions_with_a_norm_have_two_rates(monkeypatch):
+    model = VAE(3, 8, (1, 4, 4), "conv")
+    rates = rates_of_each_step(monkeypatch, model, schedule="linear")
+    assert {max(steps) for steps in rates.values()} == {2e-3, 8e-3}
 
 
 def test_binarisation_reaches_training_and_test():

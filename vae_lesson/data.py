@@ -92,10 +92,12 @@ def batches(
     batch_size: int = 1000,
     binarisation: str = "grey",
     generator: torch.Generator | None = None,
+    device: torch.device | None = None,
 ):
-    """Yield the images in their order, as float batches `(B, pixels)`; the last may be smaller."""
+    """Yield the images in their order, as float batches `(B, pixels)` on `device`, by default their
+    own; the last may be smaller."""
     for part in images.split(batch_size):
-        yield to_float(part, binarisation, generator)
+        yield to_float(part.to(device or images.device), binarisation, generator)
 
 
 def centre_digit(drawing: Tensor) -> Tensor:

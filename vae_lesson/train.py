@@ -15,7 +15,7 @@ from vae_lesson.evaluate import mean_terms
 from vae_lesson.losses import Terms, default_terms, elbo_terms, neg_elbo
 from vae_lesson.models import VAE, convolves
 from vae_lesson.running import processes
-from vae_lesson.running.devices import pick_device
+from vae_lesson.running.devices import moved, pick_device
 from vae_lesson.running.graphs import graphed
 from vae_lesson.running.run import History, Run
 
@@ -46,7 +46,7 @@ def fit(
     The defaults are the fast recipe: on MNIST, two epochs to 104.95 to 105.10 nats (five seeds),
     where the article's ten at a constant 1e-3 end with 105.4 to 105.9.
 
-    images, test_images: uint8 `(N, ...)`, moved to `device` once (see `pick_device`).
+    images, test_images: uint8 `(N, ...)`, moved to `device` once if there is room (`moved`).
     schedule: "constant"; or "linear", which rises over the first 15% of the steps, for the encoder
     to half of `lr`, for the decoder to twice as much (see `rates`), and falls to 0.
     warm_start: let a fresh VAE start from the mean image (`start_from_the_mean`).
@@ -67,7 +67,7 @@ def fit(
     settings = settings_of(epochs, batch_size, lr, schedule, warm_start, beta, binarisation, seed)
     terms = terms or default_terms(model)
     device = pick_device(device)
-    images = as_images("images", images, model).to(device)
+    images = moved(as_images("images", images, model), device)
     model.to(device).train()
     if warm_start and terms is elbo_terms:
         start_from_the_mean(model, images)
@@ -78,14 +78,14 @@ def fit(
     beta_at = beta if callable(beta) else lambda progress: beta
     test = None
     if test_images is not None:
-        test_images = as_images("test_images", test_images, model).to(device)
+        test_images = moved(as_images("test_images", test_images, model), device)
         test = functools.partial(mean_terms, model, test_images, terms, seed, binarisation)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     run = Run(parts, (order, noise), settings, images, test, progress, checkpoint, resume)
 
-    def step(index: Tensor) -> Tensor:
-        """Train on the images of this index; return the sums of recon and kl over them, `(2,)`."""
-        x = to_float(images.index_select(0, index), binarisation, noise)  # (B, pixels)
+    def step(batch: Tensor) -> Tensor:
+        """Train on these uint8 images; return the sums of recon and kl over them, `(2,)`."""
+        x = to_float(batch, binarisation, noise)  # (B, pixels)
         recon, kl = batch_terms(x, noise)  # (B,) each, in nats per image
         sums = run.check(recon, kl)  # a NaN ends the training here, before it reaches the weights
         optimizer.zero_grad(set_to_none=True)
@@ -99,7 +99,8 @@ def fit(
             permutation = torch.randperm(len(images), generator=order, device=device)
             for index in permutation.split(batch_size):
                 beta_now.fill_(beta_at(run.progress))
-                run.watch(take_step(index), len(index))
+                batch = images.index_select(0, index.to(images.device)).to(device)
+                run.watch(take_step(batch), len(batch))
                 scheduler.step()
             run.end_epoch()
     return run.history
@@ -141,9 +142,10 @@ def rates(model: nn.Module, lr: float, schedule: str) -> list[dict]:
     """Return Adam's groups: for "linear", the encoder at half of lr, the decoder at twice.
 
     At one rate a step can move the encoder's units by 2 to 12 times as much of their spread as the
-    decoder's (lesson 02 measures it). A network that convolves has one: with two it ended higher.
+    decoder's (lesson 02 measures it). A network that convolves without a norm ended higher with two.
     """
-    two = schedule == "linear" and not convolves(model)
+    normed = any(isinstance(part, nn.GroupNorm) for part in model.modules())
+    two = schedule == "linear" and (normed or not convolves(model))
     factors = {"encoder": 0.5, "decoder": 2.0} if two else {}  # of lr; what is in neither has lr
     groups = {}
     for name, weight in model.named_parameters():

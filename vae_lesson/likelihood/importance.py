@@ -113,7 +113,7 @@ def log_likelihood(
             "takes logits: leave its last sigmoid out, or give an nll of probabilities"
         )
     most, rows = max(n_samples), []
-    for x in batches(images.to(device), 10, binarisation, generator):
+    for x in batches(images, 10, binarisation, generator, device):
         # A part at a time: 5,000 samples of 10 images are 160 MB at once.
         parts = [min(500, most - done) for done in range(0, most, 500)]
         log_w = torch.cat([draws(model, x, k, generator, nll) for k in parts])

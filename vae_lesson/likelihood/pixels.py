@@ -1,4 +1,4 @@
-"""Likelihoods for pixels that are not black and white, and the blur that a likelihood brings.
+"""Likelihoods for pixels that are not black and white, their units, and the blur that they bring.
 
 Each `..._nll` takes a decoder's output and x, `(B, ...)`, and returns -log p(x|z), `(B,)`, in nats
 per image. Shapes that differ, or a scale that does not broadcast to them, raise ValueError.
@@ -83,6 +83,28 @@ def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | floa
     below = F.logsigmoid(upper).masked_fill(white, 0)
     above = F.logsigmoid(-lower).masked_fill(black, 0)
     return -per_image(below + above + width.masked_fill(black | white, 0))
+
+
+def fitted_logistic_nll(x_logits: Tensor, x: Tensor) -> Tensor:
+    """Return `discretised_logistic_nll` with the means sigmoid(x_logits) and one scale that fits.
+
+    s = σ √3 / π, which gives the logistic distribution the variance σ² of the errors, the mean over
+    the pixels of all images (`optimal_log_var`). A likelihood for pictures in colour or of many
+    greys that needs no parameter of its own; what a batch gains by a scale made for it is about
+    half a nat, once for all its images.
+    """
+    x_mean = torch.sigmoid(x_logits)
+    log_scale = 0.5 * optimal_log_var(x_mean, x) + math.log(math.sqrt(3) / math.pi)
+    return discretised_logistic_nll(x_mean, x, log_scale)
+
+
+def bits_per_dimension(nats: float, n_values: int) -> float:
+    """Return nats per image as bits for each of its values: pixels, or pixels times channels.
+
+    What a lossless coder would need; 8 are what a value takes as it lies in memory. Only for a
+    likelihood of the 256 levels, whose probabilities add up to 1.
+    """
+    return nats / n_values / math.log(2)
 
 
 def sharpness(images: Tensor) -> float:
