@@ -59,8 +59,7 @@ def fit(
 
     Under torchrun each process takes its share of every batch, and all end with the same weights.
     On a CUDA device the steps run as one CUDA graph, and numbers are read at an epoch's end.
-    An interrupt (Ctrl-C, the stop button) ends the training, keeps the model and the history so
-    far, and says where it stopped.
+    An interrupt (Ctrl-C, the stop button) ends the training, keeps model and history, and says so.
 
     Raises: ValueError for a bad argument, before any training; Diverged at the first NaN or inf.
     """
@@ -142,7 +141,7 @@ def rates(model: nn.Module, lr: float, schedule: str) -> list[dict]:
     """Return Adam's groups: for "linear", the encoder at half of lr, the decoder at twice.
 
     At one rate a step can move the encoder's units by 2 to 12 times as much of their spread as the
-    decoder's (lesson 02 measures it). A network that convolves without a norm ended higher with two.
+    decoder's (lesson 02 measures it). Convolutions without a norm ended higher with two.
     """
     normed = any(isinstance(part, nn.GroupNorm) for part in model.modules())
     two = schedule == "linear" and (normed or not convolves(model))
@@ -200,8 +199,7 @@ def as_images(name: str, given, model: nn.Module) -> Tensor:
     wanted, got = getattr(model, "input_size", None), given[0].numel()
     if wanted not in (None, got):
         raise ValueError(
-            f"this model takes images of {wanted} values, {name} have {got}: make it with "
-            "shape=images.shape"
+            f"{name} have {got} values, this model takes {wanted}: make it with shape=images.shape"
         )
     return given
 
