@@ -85,17 +85,22 @@ def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | floa
     return -per_image(below + above + width.masked_fill(black | white, 0))
 
 
-def fitted_logistic_nll(x_logits: Tensor, x: Tensor) -> Tensor:
-    """Return `discretised_logistic_nll` with the means sigmoid(x_logits) and one scale that fits.
+def fitted_log_scale(x_mean: Tensor, x: Tensor) -> Tensor:
+    """Return log s, s = σ √3 / π: the logistic distribution with the variance σ² of the errors.
 
-    s = σ √3 / π, which gives the logistic distribution the variance σ² of the errors, the mean over
-    the pixels of all images (`optimal_log_var`). A likelihood for pictures in colour or of many
-    greys that needs no parameter of its own; what a batch gains by a scale made for it is about
-    half a nat, once for all its images.
+    σ² is that of `optimal_log_var`, and it comes without a gradient too. Shapes: -> `()`.
+    """
+    return 0.5 * optimal_log_var(x_mean, x) + math.log(math.sqrt(3) / math.pi)
+
+
+def fitted_logistic_nll(x_logits: Tensor, x: Tensor) -> Tensor:
+    """Return `discretised_logistic_nll` around sigmoid(x_logits), with the `fitted_log_scale`.
+
+    A likelihood for pictures in colour, or of many greys, that needs no parameter of its own. What
+    a batch gains by a scale made for it is about half a nat, once for all its images.
     """
     x_mean = torch.sigmoid(x_logits)
-    log_scale = 0.5 * optimal_log_var(x_mean, x) + math.log(math.sqrt(3) / math.pi)
-    return discretised_logistic_nll(x_mean, x, log_scale)
+    return discretised_logistic_nll(x_mean, x, fitted_log_scale(x_mean, x))
 
 
 def bits_per_dimension(nats: float, n_values: int) -> float:
