@@ -1,5 +1,6 @@
 """Your own pictures: what is found in a folder, what becomes of each, and what is kept of it."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -495,6 +496,20 @@ def test_without_a_cache_the_pictures_are_read_into_memory(
     said = capsys.readouterr().out
     assert "cannot be written" in said and "into memory" in said
     images.train.zero_()  # is its own
+
+
+def test_pictures_larger_than_memory_can_be_read(forty, monkeypatch, recwarn):
+    expected, modes, memmap = load(forty), [], np.memmap
+
+    def short_of_memory(path, mode, **options):
+        modes.append(mode)
+        if mode == "c":
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return memmap(path, mode=mode, **options)
+
+    monkeypatch.setattr(np, "memmap", short_of_memory)
+    assert same(load(forty), expected)
+    assert modes == ["c", "r"] and not recwarn.list
 
 
 def test_many_pictures_are_read_by_several_processes(tmp_path, monkeypatch):

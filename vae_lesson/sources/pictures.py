@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -168,7 +169,8 @@ def to_images(
 ) -> Images:
     """Return what `sort_into` has written as Images; on a CPU its rows are not copied."""
     labels = [torch.tensor(result[f"{part}_labels"]).to(device) for part in ("train", "test")]
-    pixels = torch.from_numpy(rows)
+    with warnings.catch_warnings(action="ignore"):  # of rows that can only be read: nobody writes
+        pixels = torch.from_numpy(rows)
     train, test = pixels[: len(labels[0])].to(device), pixels[-len(labels[1]) :].to(device)
     return Images(name, train, labels[0], test, labels[1], tuple(class_names))
 
