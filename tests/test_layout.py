@@ -11,7 +11,7 @@ FILES = {
     for path in PACKAGE.rglob("*.py")
 }
 CORE = {"arguments", "places", "data", "models", "losses", "train", "evaluate", "generation"}
-CORE |= {"latent"}
+CORE |= {"latent", "adapter"}
 # What a wing may import beside itself and the core. `running` is the only one that the core knows.
 WINGS = {
     "running": {"sources"},  # the command loads images

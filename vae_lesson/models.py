@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from vae_lesson.arguments import check_one_of, check_same_shape, check_whole
+from vae_lesson.arguments import check_one_of, check_same_shape, check_shape, check_whole
 
 NETWORKS = ("linear", "mlp", "deep", "conv")
 
@@ -147,10 +147,7 @@ def networks(
     """Return (encoder to heads · latent_size numbers, decoder from latent_size numbers)."""
     check_whole("latent_size", latent_size)
     check_whole("hidden_size", hidden_size)
-    if not isinstance(shape, (tuple, list)) or len(shape) != 3:
-        raise ValueError(f"shape must be (channels, height, width), got {shape!r}")
-    for length in shape:
-        check_whole("each number of shape", length)
+    check_shape(shape)
     check_one_of("network", network, NETWORKS)
     code_size, input_size = heads * latent_size, math.prod(shape)
     if network == "linear":

@@ -111,9 +111,9 @@ def start_from_the_mean(model: VAE, images: Tensor) -> None:
 
     Else the first steps go into learning that the border is black. A bias that has left the range
     it was made in has been trained, and is left alone; so is a decoder whose last layer is not
-    Linear, which has no bias for each pixel.
+    Linear, which has no bias for each pixel, and a network of your own (`adapter`).
     """
-    last = model.decoder if isinstance(model.decoder, nn.Linear) else model.decoder[-1]
+    last = model.decoder[-1] if isinstance(model.decoder, nn.Sequential) else model.decoder
     if not isinstance(last, nn.Linear) or last.bias.abs().max() > last.in_features**-0.5:
         return
     # A part at a time: 60,000 images as int64 are 380 MB.

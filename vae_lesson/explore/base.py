@@ -44,7 +44,8 @@ class Decoder:
         if not callable(self.decode) or self.latent_size is None:
             raise ValueError(
                 f"{type(model).__name__} is no decoder: give a model with latent_size and "
-                "decode(z), or a function from codes to images and the code z to start from"
+                "decode(z), as adapter.adapt makes of yours, or a function from codes to images "
+                "and the code z to start from"
             )
         weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         self.device = torch.device("cpu") if weights is None else weights.device

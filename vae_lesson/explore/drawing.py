@@ -162,7 +162,7 @@ def draw_digit(model: VAE, images: Images, drawing: Tensor | None = None) -> Dra
     Raises: ValueError if the model is no VAE of 28×28 images.
     """
     if not isinstance(model, VAE) or model.input_size != SIDE * SIDE:
-        raise ValueError(f"draw_digit needs a VAE of {SIDE}×{SIDE} images")
+        raise ValueError(f"draw_digit needs a VAE of {SIDE}×{SIDE} images: see adapter.adapt")
     drawing = images.test[0] if drawing is None else drawing
     return DrawExplorer(model, images, drawing.cpu().numpy())
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vae_lesson.arguments import check_same_shape, check_whole
 from vae_lesson.data import batches
-from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal
+from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal, outputs
 from vae_lesson.models import VAE, reparameterize
 
 Nll = Callable[[Tensor, Tensor], Tensor]
@@ -131,7 +131,7 @@ def elbo_terms_with(nll: Nll) -> Terms:
     """Return the terms of the ELBO for another likelihood of the pixels, for `train.fit`."""
 
     def terms(model: nn.Module, x: Tensor, generator: torch.Generator | None = None):
-        output, mu, log_var = model(x, generator=generator)
+        output, mu, log_var = outputs(model, x, generator)
         return nll(output, x), kl_standard_normal(mu, log_var)
 
     return terms

@@ -21,7 +21,7 @@ from vae_lesson.arguments import check_one_of, check_over_0, check_whole
 from vae_lesson.data import Images
 from vae_lesson.running.devices import pick_device
 from vae_lesson.running.run import History
-from vae_lesson.running.saving import load_model, results_path, save_model, whole
+from vae_lesson.running.saving import check_kind, load_model, results_path, save_model, whole
 from vae_lesson.sources import NAMES
 from vae_lesson.teaching.plots import unsigned_zeros
 from vae_lesson.train import fit, settings_of
@@ -96,6 +96,7 @@ def trained(
     epochs; then there is no history. Otherwise `fit(model, images.train, **options)` runs and the
     result is saved for the next lesson. One line says which, and why.
     """
+    check_kind(model)
     path, names = results_path(filename), inspect.signature(settings_of).parameters
     call = inspect.signature(fit).bind(model, images.train, **options)
     call.apply_defaults()
