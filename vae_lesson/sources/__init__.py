@@ -16,8 +16,10 @@ from torch.utils.data import Dataset
 from vae_lesson.data import Images
 from vae_lesson.places import PROJECT, place
 from vae_lesson.sources.digits import offline_digits
+from vae_lesson.sources.photos import offline_photos
 
-NAMES = ("mnist", "fashion", "kmnist", "digits")
+MNIST_LIKE = ("mnist", "fashion", "kmnist", "digits")  # 28×28, grey
+NAMES = (*MNIST_LIKE, "photos")
 
 
 def load_images(
@@ -30,8 +32,8 @@ def load_images(
     colour: bool | None = None,
     seed: int = 0,
 ) -> Images:
-    """Load "mnist", "fashion", "kmnist" or "digits", the last of which needs no network; or your
-    own pictures: the path of their folder, a tensor, an array or a torch Dataset.
+    """Load "mnist", "fashion", "kmnist", "digits" or, in colour, "photos", of which the last two
+    need no network; or your own pictures: their folder's path, a tensor, an array or a Dataset.
 
     A name, in order: the files under `root` (default: `$VAE_LESSON_DATA`, else `data/` in the
     project), if they are whole; the download, which ends after `time_limit` seconds or 10 s of
@@ -39,12 +41,13 @@ def load_images(
 
     Your own (see `folder_images`, `given_images`) are made squares of `side` pixels, by default 32,
     of an array its own; in colour or grey, by default as they are; `seed` chooses 1 in 10 for test.
+    Photos take a side too.
 
     Raises: ValueError for an unknown name, and what it says of pictures that cannot be used;
     OSError instead of the last step if not `fall_back`.
     """
     if not isinstance(name, str) or name not in NAMES:
-        folder = _own_folder(name)
+        folder = own_folder(name)
         if root is not None:
             raise ValueError("root is where downloads lie: leave it out with your own pictures")
         choices = {"side": side, "colour": colour, "seed": seed, "device": device}
@@ -55,8 +58,10 @@ def load_images(
         from vae_lesson.sources.folder import folder_images
 
         return folder_images(folder, data_root() / "pictures", **choices)
-    if side is not None or colour is not None:
+    if (side is not None and name != "photos") or colour is not None:
         raise ValueError(f"side and colour are for your own pictures, and {name!r} has its own")
+    if name == "photos":
+        return offline_photos(device, 32 if side is None else side)
     if name == "digits":
         return offline_digits(device)
     from vae_lesson.sources.mnist import load_mnist_like  # a second, for torchvision
@@ -78,7 +83,7 @@ def data_root() -> Path:
     return place("VAE_LESSON_DATA", "data")
 
 
-def _own_folder(given: object) -> Path | None:
+def own_folder(given: object) -> Path | None:
     """Return the folder that a path means, None for a tensor, an array or a Dataset; ValueError for
     anything else."""
     if isinstance(given, (Tensor, np.ndarray, Dataset)):

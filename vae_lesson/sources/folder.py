@@ -171,6 +171,10 @@ def _keep(stem: Path, pictures: _Pictures, colour: bool | None, seed: int) -> No
     if shutil.disk_usage(stem.parent).free < len(pictures) * 3 * pictures.side**2:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     part, labels = Path(f"{stem}.part"), Path(f"{stem}.json")
+    for other in stem.parent.glob("*.json"):  # of folders that have gone
+        if not os.path.isdir(json.loads(other.read_text()).get("folder", "")):
+            other.with_suffix(".pixels").unlink(missing_ok=True)
+            other.unlink()
     try:
         with open(part, "wb") as file:
             result = _read_into(file, pictures, colour, seed)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from vae_lesson.arguments import check_whole
 from vae_lesson.data import Images
 
 N_TRAIN, N_TEST = 10_000, 1_000
@@ -14,8 +15,9 @@ def offline_photos(device: torch.device | str = "cpu", side: int = 32) -> Images
 
     A window lies anywhere on its photograph and has any size, evenly in its logarithm. Test windows
     are others, on the same two photographs: a low loss on them says that these are known, and
-    nothing of a third.
+    nothing of a third. Raises: ValueError for a side that is not a whole number of at least 1.
     """
+    check_whole("side", side)
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
