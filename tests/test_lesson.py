@@ -242,6 +242,16 @@ def test_pictures_are_side_by_side(tmp_path, monkeypatch):
         assert picture.size == (8 * 30 + 2, 8 * 30 + 2)
 
 
+def test_generated_pictures_are_saved_in_colour(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    images = torch.zeros(9, 3, 5, 5)
+    images[1, 0, 4, 2] = 1
+    lesson.save_pictures(images.flatten(1), "9.png")
+    with Image.open(tmp_path / "9.png") as picture:
+        assert picture.size == (8 * 7 + 2, 2 * 7 + 2)
+        assert picture.getpixel((7 + 2 + 2, 2 + 4)) == (255, 0, 0)  # x, y
+
+
 # --- bands ----------------------------------------------------------------------------------------
 
 LOW, HIGH = lesson.BANDS["mnist"]

@@ -138,7 +138,7 @@ def _leave(model: VAE, images: data.Images, history: History, path: Path) -> Non
     with saving.whole(files[1]) as part:
         write_history(history, part)
     generator = torch.Generator(images.train.device).manual_seed(history.settings["seed"])
-    samples = model.sample(64, generator).view(-1, 1, *images.train.shape[1:])
+    samples = model.sample(64, generator).view(-1, *images.shape)
     with saving.whole(files[2]) as part:
         save_image(samples, part, nrow=8)
     for epoch, (recon, kl) in enumerate(zip(history.test_recon, history.test_kl), 1):

@@ -18,7 +18,7 @@ from IPython.display import Code
 from torch import Tensor, nn
 
 from vae_lesson.arguments import check_one_of, check_over_0, check_whole
-from vae_lesson.data import Images
+from vae_lesson.data import Images, square_shape
 from vae_lesson.running.devices import pick_device
 from vae_lesson.running.run import History
 from vae_lesson.running.saving import load_model, results_path, save_model, whole
@@ -135,11 +135,11 @@ def save(
 
 
 def save_pictures(images: Tensor, filename: str) -> None:
-    """Save images `(N, side·side)` in [0, 1] in results/, as one picture of eight columns."""
+    """Save flat images `(N, pixels)` in [0, 1] in results/, as one picture of eight columns."""
     from torchvision.utils import save_image
 
-    side = math.isqrt(images.shape[1])
-    keep(filename, lambda part: save_image(images.view(-1, 1, side, side), part))
+    pictures = images.view(-1, *square_shape(images.shape[1]))
+    keep(filename, lambda part: save_image(pictures, part))
 
 
 def keep(filename: str, write: Callable[[Path], None]) -> None:
