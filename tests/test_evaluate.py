@@ -55,6 +55,20 @@ def test_codes_and_posteriors_keep_the_order_of_many_images():
     assert not evaluate.codes(autoencoder, images).requires_grad
 
 
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_images_in_colour_are_measured_with_all_their_channels(network):
+    torch.manual_seed(0)
+    model = VAE(3, 8, (3, 6, 6), network)
+    images = torch.randint(256, (20, 3, 6, 6), generator=torch.Generator().manual_seed(0)).byte()
+    x, (mu, log_var) = floats(images), model.encode(images.float() / 255)
+    torch.testing.assert_close(evaluate.codes(model, images), mu.detach())
+    error = (model.decode_mean(mu) - x).square().sum(dim=1).mean().item()
+    assert evaluate.reconstruction_error(model, images) == pytest.approx(error)
+    z = reparameterize(mu, log_var, generator=torch.Generator().manual_seed(0))
+    nll = -torch.distributions.Bernoulli(logits=model.decode(z), validate_args=False).log_prob(x)
+    assert evaluate.mean_terms(model, images).recon == pytest.approx(nll.sum(dim=1).mean().item())
+
+
 @pytest.mark.parametrize("kind", [VAE, Autoencoder])
 def test_reconstruction_error_is_without_noise(kind):
     model, images = new(kind), random_images()

@@ -201,6 +201,23 @@ def test_fit_classifier_learns_from_its_seed_alone():
     assert not same_weights(weights(first), weights(other))
 
 
+def test_sampling_is_measured_in_colour_too():
+    def coloured(n, seed):  # the class is the bright channel
+        labels = torch.arange(n) % 3
+        noise = torch.randint(100, (n, 3, 4, 4), generator=torch.Generator().manual_seed(seed))
+        noise[torch.arange(n), labels] += 100
+        return noise.byte(), labels
+
+    (train, labels), (test, test_labels) = coloured(600, 0), coloured(300, 1)
+    classifier = generation.fit_classifier(train, labels, epochs=5)
+    assert (classifier(floats(test)).argmax(dim=1) == test_labels).float().mean() > 0.95
+    model = identity_autoencoder(48)  # its codes are the pixels
+    reference = generation.make_reference(model, train, test, classifier)
+    real = generation.measure(model, floats(test), reference)
+    red = generation.measure(model, floats(test[test_labels == 0]), reference)
+    assert real.frechet == pytest.approx(0, abs=1e-4) and red.frechet > 1
+
+
 @needs_cuda
 def test_fit_classifier_leaves_the_gpus_random_state():
     torch.cuda.manual_seed(123)

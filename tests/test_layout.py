@@ -14,7 +14,7 @@ CORE = {"arguments", "places", "data", "models", "losses", "train", "evaluate", 
 CORE |= {"latent", "adapter"}
 # What a wing may import beside itself and the core. `running` is the only one that the core knows.
 WINGS = {
-    "running": {"sources"},  # the command loads images
+    "running": {"sources", "likelihood"},  # the command loads images, also in colour
     "sources": set(),
     "likelihood": set(),
     "clinic": set(),

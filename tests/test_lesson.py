@@ -20,7 +20,7 @@ from vae_lesson import losses, models
 from vae_lesson.arguments import check_whole
 from vae_lesson.data import Images
 from vae_lesson.running import saving
-from vae_lesson.sources import NAMES
+from vae_lesson.sources import MNIST_LIKE
 from vae_lesson.teaching import lesson
 
 
@@ -242,6 +242,16 @@ def test_pictures_are_side_by_side(tmp_path, monkeypatch):
         assert picture.size == (8 * 30 + 2, 8 * 30 + 2)
 
 
+def test_generated_pictures_are_saved_in_colour(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    images = torch.zeros(9, 3, 5, 5)
+    images[1, 0, 4, 2] = 1
+    lesson.save_pictures(images.flatten(1), "9.png")
+    with Image.open(tmp_path / "9.png") as picture:
+        assert picture.size == (8 * 7 + 2, 2 * 7 + 2)
+        assert picture.getpixel((7 + 2 + 2, 2 + 4)) == (255, 0, 0)  # x, y
+
+
 # --- bands ----------------------------------------------------------------------------------------
 
 LOW, HIGH = lesson.BANDS["mnist"]
@@ -274,7 +284,7 @@ def test_check_band_compares_only_what_was_measured():
 
 def test_every_band_belongs_to_a_data_set():
     for dataset, (low, high) in lesson.BANDS.items():
-        assert dataset in NAMES
+        assert dataset in MNIST_LIKE
         assert low < high
 
 

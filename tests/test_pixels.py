@@ -213,3 +213,18 @@ def test_sharpness_falls_with_blur_and_reads_both_kinds_of_images():
     assert pixels.sharpness(ramp) == pytest.approx(0, abs=1e-8)
     board = (torch.arange(12)[:, None] + torch.arange(12)) % 2.0
     assert pixels.sharpness(board[None]) == pytest.approx(16, rel=0.02)
+
+
+def test_sharpness_in_colour_is_the_mean_over_the_channels():
+    images = torch.rand((4, 3, 7, 7), generator=torch.Generator().manual_seed(0))
+    channels = [pixels.sharpness(images[:, i]) for i in range(3)]
+    assert pixels.sharpness(images) == pytest.approx(sum(channels) / 3)
+    assert pixels.sharpness(images.flatten(1)) == pixels.sharpness(images)
+
+
+@pytest.mark.parametrize(
+    "shape, says", [((2, 24), "24 values are no square"), ((2, 3, 2, 2), "3×3 or more, got 2×2")]
+)
+def test_sharpness_of_what_has_no_inner_pixel_is_refused(shape, says):
+    with pytest.raises(ValueError, match=says):
+        pixels.sharpness(torch.zeros(shape))

@@ -1,6 +1,6 @@
 """The numbers of the lessons: codes and reconstructions, the ELBO, active units, the ROC curve.
 
-Images are uint8 `(N, side, side)`. Nothing here trains.
+Images are uint8, `(N, side, side)` or `(N, 3, side, side)`. Nothing here trains.
 """
 
 from typing import NamedTuple

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vae_lesson.arguments import check_same_shape
-from vae_lesson.data import to_float
+from vae_lesson.data import square_shape, to_float
 from vae_lesson.losses import bernoulli_nll, per_image
 
 
@@ -113,15 +113,16 @@ def bits_per_dimension(nats: float, n_values: int) -> float:
 
 
 def sharpness(images: Tensor) -> float:
-    """Return the mean variance of the images' Laplacian, high where grey changes within a pixel.
+    """Return the mean variance of the images' Laplacian, high where it changes within a pixel.
 
-    Compare it with that of real images only: noise is sharp too. Images square, uint8 or in [0, 1].
+    Compare it with that of real images only: noise is sharp too. Images square, uint8 or in [0, 1];
+    of those in colour the mean over the channels.
     Source: a usual measure of focus, Pech-Pacheco et al. 2000.
     """
     x = to_float(images) if images.dtype == torch.uint8 else images.flatten(1)
-    side = math.isqrt(x.shape[1])
-    if side * side != x.shape[1] or side < 3:
-        raise ValueError(f"images must be square, 3×3 or more, got {x.shape[1]} pixels")
+    _, side, _ = square_shape(x.shape[1])
+    if side < 3:
+        raise ValueError(f"images must be 3×3 or more, got {side}×{side}")
     kernel = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], device=x.device, dtype=x.dtype)
     edges = F.conv2d(x.view(-1, 1, side, side), kernel[None, None])
     return edges.flatten(1).var(dim=1).mean().item()
