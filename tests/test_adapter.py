@@ -386,7 +386,7 @@ def test_images_of_another_size_are_refused_as_always(images):
         vae.encode(images.test)
     with pytest.raises(ValueError, match="this model's codes have shape"):
         vae.decode(torch.zeros(2, L + 1))
-    with pytest.raises(ValueError, match="this model takes images of 784 values"):
+    with pytest.raises(ValueError, match="images have 16 values, this model takes 784"):
         train.fit(vae, tiny.IMAGES, progress=False)
 
 

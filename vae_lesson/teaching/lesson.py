@@ -17,7 +17,7 @@ from IPython import get_ipython
 from IPython.display import Code
 from torch import Tensor, nn
 
-from vae_lesson.arguments import check_one_of, check_over_0, check_whole
+from vae_lesson.arguments import check_over_0, check_whole
 from vae_lesson.data import Images, square_shape
 from vae_lesson.running.devices import pick_device
 from vae_lesson.running.run import History
@@ -85,8 +85,8 @@ def _check_data_set(dataset: str, own_pictures: bool) -> None:
     elif not own_pictures and dataset not in MNIST_LIKE:
         names = ", ".join(MNIST_LIKE)
         raise ValueError(
-            f"unknown data set {dataset!r}: choose one of {names}, 28×28 pixels in grey, as this "
-            "lesson needs; lesson 11 takes a folder of pictures"
+            f"unknown data set {dataset!r}: choose one of {names} (this lesson needs 28×28 pixels "
+            "in grey, lesson 11 takes a folder of pictures)"
         )
 
 
