@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import fit, same_weights, weights
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
 from vae_lesson import sources
+from vae_lesson.models import VAE
 from vae_lesson.sources import folder as folders
 from vae_lesson.sources import load_images, pictures
 
@@ -23,8 +25,9 @@ PROJECT = Path(sources.__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def data_folder(tmp_path, monkeypatch):
-    """The cache of these tests, and never the user's own."""
+    """The cache of these tests, and never the user's own; for few pictures too."""
     monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(folders, "MANY", 1)
     return tmp_path / "data"
 
 
@@ -76,7 +79,7 @@ def from_file(path: Path, side: int = 8) -> np.ndarray:
 
 def test_a_folder_is_a_data_set(forty):
     images = load_images(str(forty))
-    assert images.name == "mine" and images.class_names == ("mine",)
+    assert images.name == "mine/" and images.class_names == ("mine",)
     assert images.shape == (3, 32, 32)
     assert images.train.dtype == images.test.dtype == torch.uint8
     assert images.train_labels.dtype == images.test_labels.dtype == torch.int64
@@ -91,16 +94,17 @@ def test_pixels_are_those_of_the_files(forty):
 
 
 def test_subfolders_are_classes_and_what_lies_deeper_is_theirs(tmp_path):
-    fill(tmp_path / "animals" / "cats", 10)
-    fill(tmp_path / "animals" / "ants" / "red" / "small", 10, first=10)
-    fill(tmp_path / "animals", 10, first=20)
+    fill(tmp_path / "animals" / "cats", 60)
+    fill(tmp_path / "animals" / "ants" / "red" / "small", 60, first=60)
+    fill(tmp_path / "animals", 60, first=120)
     (tmp_path / "animals" / "no pictures").mkdir()
     images = load(tmp_path / "animals")
     assert images.class_names == ("animals", "ants", "cats")
     for part, labels in [(images.train, images.train_labels), (images.test, images.test_labels)]:
         for image, label in zip(part, labels):
-            number = next(i for i in range(30) if np.array_equal(image, square(noise(i))))
-            assert label == (2, 1, 0)[number // 10]
+            number = next(i for i in range(180) if np.array_equal(image, square(noise(i))))
+            assert label == (2, 1, 0)[number // 60]
+    assert len(set(images.test_labels[:9].tolist())) > 1  # the test part is mixed too
 
 
 def test_names_hidden_files_and_other_files(tmp_path):
@@ -112,7 +116,7 @@ def test_names_hidden_files_and_other_files(tmp_path):
     (folder / "notes.txt").write_text("no picture")
     images = load(folder)
     assert len(images.train) + len(images.test) == 21
-    assert images.name == "näme with space"
+    assert images.name == "näme with space/"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems know only Unicode")
@@ -205,7 +209,7 @@ def test_few_pictures_are_said_to_be_few_and_too_few_refused(tmp_path, capsys):
 
 def test_a_folder_without_pictures(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match=r"has 0 pictures .* Of its 1 files Pillow opens none"):
+    with pytest.raises(ValueError, match=r"has 0 pictures .* 1 other files are left out"):
         load(tmp_path)
 
 
@@ -435,6 +439,25 @@ def test_other_files_or_choices_are_read_anew(change, forty, n_read):
     assert len(images.train) + len(images.test) == n
 
 
+def test_few_pictures_are_read_each_time_and_leave_no_cache(forty, data_folder, monkeypatch):
+    monkeypatch.setattr(folders, "MANY", pictures.MANY)
+    assert same(load(forty), load(forty))
+    assert not data_folder.exists()
+
+
+def test_a_training_on_mapped_pictures_goes_on_from_its_checkpoint(forty, tmp_path):
+    images = load(forty)
+    ends = []
+    for epochs in ([1, 2], [2]):
+        torch.manual_seed(0)
+        model, path = VAE(2, 8, images.shape), tmp_path / f"{len(epochs)}.checkpoint"
+        for n in epochs:  # the first breaks off after an epoch
+            how = {"batch_size": 8, "epochs": n, "checkpoint": path, "resume": True}
+            fit(model, images.train, **how)
+        ends.append(weights(model))
+    assert same_weights(*ends)
+
+
 def test_the_old_cache_is_replaced(forty, data_folder):
     load(forty)
     before = {path.name for path in (data_folder / "pictures").iterdir()}
@@ -530,7 +553,7 @@ def test_two_processes_at_once_have_the_same(tmp_path):
     folder = fill(tmp_path / "mine", 300)
     script = (
         "import sys, hashlib; from vae_lesson.sources import load_images, folder, pictures\n"
-        "read, prepare = [], pictures.prepare\n"
+        "folder.MANY, read, prepare = 1, [], pictures.prepare\n"
         "folder.prepare = lambda p, s: [read.append(1), prepare(p, s)][1]\n"
         "x = load_images(sys.argv[1], side=8)\n"
         "parts = (x.train, x.test, x.train_labels, x.test_labels)\n"
@@ -633,7 +656,7 @@ def test_floats_are_refused_with_the_way_out():
 
 @pytest.mark.parametrize("shape", [(30, 8, 9), (30, 3, 8, 9), (30, 8, 8, 4), (64,), (0, 8, 8), ()])
 def test_arrays_of_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=r"pictures must be \(N, side, side\), .* got "):
         load_images(torch.zeros(shape, dtype=torch.uint8))
 
 
@@ -653,7 +676,7 @@ def test_neither_a_name_nor_a_folder(tmp_path, monkeypatch):
     with pytest.raises(ValueError) as error:
         load_images("flowers")
     assert str(error.value) == (
-        "unknown data set 'flowers': choose one of mnist, fashion, kmnist, digits, "
+        "unknown data set 'flowers': choose one of mnist, fashion, kmnist, digits, photos, "
         "or the path of a folder of pictures "
         f"(there is no folder {tmp_path / 'flowers'} or {PROJECT / 'flowers'})"
     )
@@ -665,7 +688,7 @@ def test_neither_a_name_nor_a_folder(tmp_path, monkeypatch):
 def test_a_folder_is_looked_for_here_and_then_in_the_project(tmp_path, monkeypatch):
     fill(tmp_path / "project" / "mine", 20)
     (tmp_path / "work").mkdir()
-    monkeypatch.setattr(sources, "PROJECT", tmp_path / "project")
+    monkeypatch.setattr(sources, "project", lambda: tmp_path / "project")
     monkeypatch.chdir(tmp_path / "work")
     assert len(load("mine").train) < 20
     fill(tmp_path / "work" / "mine", 30)

@@ -198,10 +198,6 @@ def test_the_fitted_scale_is_that_of_logistic_errors():
     assert fitted < min(at(0.045), at(0.055)) - 10  # ... and far from others
 
 
-def test_bits_of_a_uniform_choice_among_256_levels_are_8():
-    assert pixels.bits_per_dimension(12 * math.log(256), 12) == pytest.approx(8)
-
-
 def test_sharpness_falls_with_blur_and_reads_both_kinds_of_images():
     generator = torch.Generator().manual_seed(0)
     images = (torch.rand((5, 12, 12), generator=generator) * 255).byte()

@@ -317,8 +317,10 @@ def test_photos_have_the_side_that_is_asked_for_and_no_window_is_another():
     assert images.shape == (3, 8, 8)
     every = torch.cat([images.train, images.test]).flatten(1)
     assert len(every.unique(dim=0)) > 0.99 * len(every)  # small and dark ones may coincide
-    with pytest.raises(ValueError, match="side must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="side must be a whole number from 1 to 1,024, got 0"):
         load_images("photos", side=0)
+    with pytest.raises(ValueError, match="side and colour are for your own pictures"):
+        load_images("photos", colour=False)
 
 
 # --- what is on disk ------------------------------------------------------------------------------

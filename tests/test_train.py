@@ -274,7 +274,7 @@ def test_progress_shows_the_terms_and_can_be_turned_off(capsys):
         ({"images": IMAGES[:0]}, r"at least one uint8 image, got \(0, 4, 4\)"),
         (
             {"images": patterned_images(side=5)},
-            "images have 25 values, this model takes 16: make it with shape=images.shape",
+            "images have 25 values, this model takes 16: make one with shape=images.shape",
         ),
         pytest.param({"test_images": TEST.float() / 255}, "float32"),
         pytest.param({"test_images": TEST[:0]}, "at least one"),

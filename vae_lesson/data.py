@@ -89,13 +89,14 @@ def to_float(
 
 def batches(
     images: Tensor,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     binarisation: str = "grey",
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ):
     """Yield the images in their order, as float batches `(B, pixels)` on `device`, by default their
-    own; the last may be smaller."""
+    own; the last may be smaller. By default 1,000, and fewer of images larger than MNIST's."""
+    batch_size = batch_size or min(1000, max(1, 784_000 // images[0].numel()))
     for part in images.split(batch_size):
         yield to_float(part.to(device or images.device), binarisation, generator)
 

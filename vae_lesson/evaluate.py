@@ -92,7 +92,7 @@ def terms_per_image(
     terms = terms or default_terms(model)
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    parts = batches(images, 1000, binarisation, generator, device)
+    parts = batches(images, None, binarisation, generator, device)
     recon, kl = zip(*(terms(model, x, generator) for x in parts))
     return torch.cat(recon), torch.cat(kl)
 

@@ -117,7 +117,7 @@ def start_from_the_mean(model: VAE, images: Tensor) -> None:
     if not isinstance(last, nn.Linear) or last.bias.abs().max() > last.in_features**-0.5:
         return
     # A part at a time: 60,000 images as int64 are 380 MB.
-    parts = images.flatten(1).split(5000)
+    parts = images.flatten(1).split(500)
     mean = sum(part.sum(dim=0, dtype=torch.int64) for part in parts) / (255 * len(images))
     last.bias.copy_(torch.logit(mean, eps=1e-3))
 
@@ -199,7 +199,7 @@ def as_images(name: str, given, model: nn.Module) -> Tensor:
     wanted, got = getattr(model, "input_size", None), given[0].numel()
     if wanted not in (None, got):
         raise ValueError(
-            f"{name} have {got} values, this model takes {wanted}: make it with shape=images.shape"
+            f"{name} have {got} values, this model takes {wanted}: make one with shape=images.shape"
         )
     return given
 

@@ -88,7 +88,7 @@ class Decoder:
         VAE: its `encode` gives (mu, log_var)."""
         if not hasattr(self.model, "encode"):
             raise ValueError("a decoder alone cannot encode an image: give the whole model")
-        given = [self.model.encode(x) for x in batches(images.to(self.device))]
+        given = [self.model.encode(x) for x in batches(images, device=self.device)]
         if is_vae := isinstance(given[0], (tuple, list)):
             given = [mu for mu, *_ in given]
         if any(getattr(z, "shape", (0,))[1:] != (self.latent_size,) for z in given):

@@ -114,8 +114,9 @@ def log_likelihood(
         )
     most, rows = max(n_samples), []
     for x in batches(images, 10, binarisation, generator, device):
-        # A part at a time: 5,000 samples of 10 images are 160 MB at once.
-        parts = [min(500, most - done) for done in range(0, most, 500)]
+        # A part at a time: 5,000 samples of 10 images of MNIST are 160 MB at once.
+        at_once = min(500, max(1, 392_000 // x.shape[1]))
+        parts = [min(at_once, most - done) for done in range(0, most, at_once)]
         log_w = torch.cat([draws(model, x, k, generator, nll) for k in parts])
         groups = [log_w[: most // k * k].unflatten(0, (k, -1)) for k in n_samples]
         # Each is (k, groups, B): the bound from k samples, averaged over the groups.

@@ -1,4 +1,4 @@
-"""Likelihoods for pixels that are not black and white, their units, and the blur that they bring.
+"""Likelihoods for pixels that are not black and white, and the blur that a likelihood brings.
 
 Each `..._nll` takes a decoder's output and x, `(B, ...)`, and returns -log p(x|z), `(B,)`, in nats
 per image. Shapes that differ, or a scale that does not broadcast to them, raise ValueError.
@@ -96,20 +96,12 @@ def fitted_log_scale(x_mean: Tensor, x: Tensor) -> Tensor:
 def fitted_logistic_nll(x_logits: Tensor, x: Tensor) -> Tensor:
     """Return `discretised_logistic_nll` around sigmoid(x_logits), with the `fitted_log_scale`.
 
-    A likelihood for pictures in colour, or of many greys, that needs no parameter of its own. What
-    a batch gains by a scale made for it is about half a nat, once for all its images.
+    A likelihood to train with in colour, or on many greys, that needs no parameter of its own. The
+    scale is the batch's, so a picture's nats depend on those beside it: of 1,000 of a kind hardly.
+    To compare single ones, or to sample with `importance`, fit the scale once and keep it.
     """
     x_mean = torch.sigmoid(x_logits)
     return discretised_logistic_nll(x_mean, x, fitted_log_scale(x_mean, x))
-
-
-def bits_per_dimension(nats: float, n_values: int) -> float:
-    """Return nats per image as bits for each of its values: pixels, or pixels times channels.
-
-    What a lossless coder would need; 8 are what a value takes as it lies in memory. Only for a
-    likelihood of the 256 levels, whose probabilities add up to 1.
-    """
-    return nats / n_values / math.log(2)
 
 
 def sharpness(images: Tensor) -> float:

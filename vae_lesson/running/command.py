@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from vae_lesson import data, sources
+from vae_lesson.arguments import check_whole
 from vae_lesson.likelihood.importance import elbo_terms_with
 from vae_lesson.likelihood.pixels import fitted_logistic_nll
 from vae_lesson.models import NETWORKS, VAE
@@ -79,10 +80,15 @@ def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = Non
     # torchrun starts every process anew when one of them dies: then going on is what is meant.
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
     resume = True if restarted else getattr(chosen, "resume", None)
+    side = getattr(chosen, "side", None)
     try:
         settings_of(**training)
         if chosen.data not in sources.NAMES:
             sources.own_folder(chosen.data)
+        if side is not None:
+            check_whole("--side", side, most=1024)
+            if chosen.data in sources.MNIST_LIKE:
+                raise ValueError(f"--side is for your own pictures, and {chosen.data} has its own")
         if Path(chosen.name).name != chosen.name or not chosen.name.strip("."):
             raise ValueError(f"--name must be a plain name, got {chosen.name!r}")
         device = devices.pick_device(chosen.device)
@@ -105,14 +111,16 @@ def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = Non
     rank, size = processes.world()
     try:
         with contextlib.redirect_stdout(None) if rank else contextlib.nullcontext():
-            side = getattr(chosen, "side", None)
             images = sources.load_images(chosen.data, side=side)  # `fit` moves them, if they fit
             say(f"{images}{f' in {size} processes' if size > 1 else ''}")
             torch.manual_seed(chosen.seed)
             model = _model(chosen, images.shape)
-            # Greys may pass for probabilities of black and white; colours are levels of 256.
-            in_colour = images.shape[0] == 3
-            terms = elbo_terms_with(fitted_logistic_nll) if in_colour else None
+            terms = None
+            if images.shape[0] == 3:
+                # Greys may pass for probabilities of black and white; colours are 256 levels.
+                if chosen.binarisation != "grey":
+                    raise ValueError("--binarisation is of grey images: leave it out in colour")
+                terms = elbo_terms_with(fitted_logistic_nll)
             if resume:
                 there = checkpoint.is_file()
                 name = checkpoint.name

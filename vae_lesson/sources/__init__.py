@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vae_lesson.data import Images
-from vae_lesson.places import PROJECT, place
+from vae_lesson.places import place, project
 from vae_lesson.sources.digits import offline_digits
 from vae_lesson.sources.photos import offline_photos
 
@@ -41,7 +41,7 @@ def load_images(
 
     Your own (see `folder_images`, `given_images`) are made squares of `side` pixels, by default 32,
     of an array its own; in colour or grey, by default as they are; `seed` chooses 1 in 10 for test.
-    Photos take a side too.
+    Photos take a side too. A folder of a data set's name is "./mnist".
 
     Raises: ValueError for an unknown name, and what it says of pictures that cannot be used;
     OSError instead of the last step if not `fall_back`.
@@ -58,10 +58,10 @@ def load_images(
         from vae_lesson.sources.folder import folder_images
 
         return folder_images(folder, data_root() / "pictures", **choices)
-    if (side is not None and name != "photos") or colour is not None:
+    if name == "photos" and colour is None:
+        return offline_photos(device, side)
+    if side is not None or colour is not None:
         raise ValueError(f"side and colour are for your own pictures, and {name!r} has its own")
-    if name == "photos":
-        return offline_photos(device, 32 if side is None else side)
     if name == "digits":
         return offline_digits(device)
     from vae_lesson.sources.mnist import load_mnist_like  # a second, for torchvision
@@ -92,7 +92,7 @@ def own_folder(given: object) -> Path | None:
     if isinstance(given, (str, Path)):
         what = repr(str(given))
         # A notebook works in its own folder: the pictures may lie there or in the project.
-        tried = dict.fromkeys(start / Path(given).expanduser() for start in (Path.cwd(), PROJECT))
+        tried = dict.fromkeys(start / Path(given).expanduser() for start in (Path.cwd(), project()))
         for folder in tried:
             if str(given) and os.path.isdir(folder):
                 return folder

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from vae_lesson.data import Images
 from vae_lesson.sources.pictures import (
+    MANY,
     SIDE,
     any_in_colour,
     check_choices,
@@ -42,8 +43,8 @@ def folder_images(
     are a class named after the folder. Hidden files are skipped. `colour` None: in colour if one
     of up to 100 pictures is.
 
-    What was read is kept in `cache`, and used as long as no file comes, goes or changes. On a CPU
-    it stays there: the images may be larger than memory.
+    What was read of many is kept in `cache`, and used as long as no file comes, goes or changes. On
+    a CPU it stays there: the images may be larger than memory.
 
     Raises: ValueError for less than 20 pictures that can be read; see `check_choices`.
     """
@@ -53,29 +54,16 @@ def folder_images(
     pictures = _Pictures(folder, side)
     options = f"{folder} {side} {colour} {seed}"
     stem = cache / hashlib.blake2b(os.fsencode(options), digest_size=8).hexdigest()
-    try:
-        kept = _kept(stem, pictures)
-        if kept is None:
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{stem}.lock"):  # of two processes, one reads the pictures
-                kept = _kept(stem, pictures)
-                if kept is None:
-                    _keep(stem, pictures, colour, seed)
-                    kept = _kept(stem, pictures)
-                    if kept is None:
-                        raise OSError(f"{stem}.pixels cannot be read back")
-    except OSError as error:
-        print(
-            f"{cache} cannot be written ({error}): the pictures are read into memory, "
-            "and anew the next time."
-        )
+    kept = _cached(stem, pictures, colour, seed) if len(pictures) >= MANY else None
+    if kept is None:
         buffer = io.BytesIO()
         result = _read_into(buffer, pictures, colour, seed)
         kept = np.frombuffer(buffer.getbuffer(), np.uint8).reshape(result["shape"]), result
     rows, result = kept
     for line in result["lines"]:
         print(line)
-    return to_images(rows, result, folder.name, pictures.class_names, device)
+    # With a slash, so that a folder "mnist" is not taken for MNIST.
+    return to_images(rows, result, f"{folder.name}/", pictures.class_names, device)
 
 
 class _Pictures(Dataset):
@@ -158,11 +146,32 @@ def _read_into(file, pictures: _Pictures, colour: bool | None, seed: int) -> dic
         more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
         shown = ", ".join(map(_shown, names[:5]))
         lines.append(f"{len(names):,} could not be read and are left out: {shown}{more}.")
-    elif not len(pictures) and pictures.n_others:
-        lines.append(f"Of its {pictures.n_others:,} files Pillow opens none, by their extensions.")
+    if pictures.n_others:
+        lines.append(f"{pictures.n_others:,} other files are left out: Pillow opens no such names.")
     lines += remarks(str(pictures.folder), result, colour, why=" ".join(lines))
     shape = [len(pictures), *[3] * in_colour, pictures.side, pictures.side]
     return result | {"shape": shape, "lines": lines}
+
+
+def _cached(
+    stem: Path, pictures: _Pictures, colour: bool | None, seed: int
+) -> tuple[np.ndarray, dict] | None:
+    """Return what the cache has, read into it if need be; None, and a line, if that fails."""
+    try:
+        if kept := _kept(stem, pictures):
+            return kept
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{stem}.lock"):  # of two processes, one reads the pictures
+            if not (kept := _kept(stem, pictures)):
+                _keep(stem, pictures, colour, seed)
+                kept = _kept(stem, pictures)
+            return kept
+    except OSError as error:
+        print(
+            f"{stem.parent} cannot be written ({error}): the pictures are read into memory, "
+            "and anew the next time."
+        )
+        return None
 
 
 def _keep(stem: Path, pictures: _Pictures, colour: bool | None, seed: int) -> None:
@@ -171,10 +180,6 @@ def _keep(stem: Path, pictures: _Pictures, colour: bool | None, seed: int) -> No
     if shutil.disk_usage(stem.parent).free < len(pictures) * 3 * pictures.side**2:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     part, labels = Path(f"{stem}.part"), Path(f"{stem}.json")
-    for other in stem.parent.glob("*.json"):  # of folders that have gone
-        if not os.path.isdir(json.loads(other.read_text()).get("folder", "")):
-            other.with_suffix(".pixels").unlink(missing_ok=True)
-            other.unlink()
     try:
         with open(part, "wb") as file:
             result = _read_into(file, pictures, colour, seed)

@@ -3,21 +3,22 @@
 import numpy as np
 import torch
 
-from vae_lesson.arguments import check_whole
 from vae_lesson.data import Images
+from vae_lesson.sources.pictures import SIDE, check_choices
 
 N_TRAIN, N_TEST = 10_000, 1_000
 SMALLEST = 128  # pixels of the photograph along a window's side; the largest are as high as it is
 
 
-def offline_photos(device: torch.device | str = "cpu", side: int = 32) -> Images:
+def offline_photos(device: torch.device | str = "cpu", side: int | None = None) -> Images:
     """Look through 11,000 square windows at a temple and at a flower, half of them at each.
 
     A window lies anywhere on its photograph and has any size, evenly in its logarithm. Test windows
     are others, on the same two photographs: a low loss on them says that these are known, and
-    nothing of a third. Raises: ValueError for a side that is not a whole number of at least 1.
+    nothing of a third. Raises: ValueError for a side that no folder's pictures could have.
     """
-    check_whole("side", side)
+    side = SIDE if side is None else side
+    check_choices(side)
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

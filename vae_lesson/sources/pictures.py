@@ -74,7 +74,7 @@ def with_channels(pixels: np.ndarray, colour: bool) -> np.ndarray:
     return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)
 
 
-def check_choices(side: int, colour: bool | None, seed: int) -> None:
+def check_choices(side: int, colour: bool | None = None, seed: int = 0) -> None:
     """Raise ValueError unless these are what pictures can be prepared with."""
     check_whole("side", side, most=1024)
     if colour not in (None, True, False):
@@ -95,9 +95,9 @@ def sort_into(
     """Write prepared pictures to a file, for training from its front and for testing from its back;
     what could not be read leaves a hole between them.
 
-    A hash of its pixels, in grey, and of the seed says where a picture goes: the same one always to
-    the same side, whatever it is called and whatever lies beside it. Only where a side would be
-    empty do the pictures of the lowest or highest hash go there.
+    A hash of its pixels as they are written, in grey, and of the seed says where a picture goes:
+    the same one always to the same part, whatever it is called and whatever lies beside it. Only
+    where a part would be empty do the pictures of the lowest or highest hash go there.
 
     Returns the labels of both parts, in the file's order, the indices of what could not be read,
     and how many pictures in colour were made grey.
@@ -134,7 +134,7 @@ def sort_into(
         return sort_into(file, pictures, colour, seed, bound)
     return {
         "train_labels": train_labels,
-        "test_labels": test_labels,
+        "test_labels": test_labels[::-1],  # the first to come lies last
         "broken": sorted(broken),
         "n_made_grey": n_made_grey,
     }
@@ -176,19 +176,18 @@ def to_images(
 
 
 def _each(pictures: Dataset, order: list[int]) -> Iterator[tuple[np.ndarray | None, int]]:
-    """Yield the items of a data set in an order, from many files read by all cores."""
+    """Yield the items of a data set in an order; on Linux all cores read many files."""
     n_workers = 0
-    if getattr(pictures, "in_files", False) and len(pictures) >= MANY:
-        allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        n_workers = min(len(allowed(0)), 16)
+    # Where processes cannot be forked, a script without `if __name__ == "__main__"` would fail.
+    if getattr(pictures, "in_files", False) and len(pictures) >= MANY and sys.platform == "linux":
+        n_workers = min(len(os.sched_getaffinity(0)), 16)
     loader = DataLoader(
         pictures,
         batch_size=32,
         sampler=order,
         num_workers=n_workers,
         collate_fn=list,  # of NumPy's arrays: tensors would go through shared memory
-        # A script without `if __name__ == "__main__"` cannot start workers in another way.
-        multiprocessing_context="fork" if n_workers and sys.platform == "linux" else None,
+        multiprocessing_context="fork" if n_workers else None,
         generator=torch.Generator(),  # else it would draw from the global one
     )
     for batch in loader:

@@ -342,7 +342,8 @@ def _scatter_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequ
 def _name_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
     """Write each class's name at its centre, framed in its colour: readable in grey too."""
     style = {"ha": "center", "va": "center", "fontsize": 9, "fontweight": "bold"}
-    for label in labels.unique().tolist():
+    most = min(20, len(labels.unique()))  # of more, not even the names would fit
+    for label in labels.bincount().topk(most).indices.sort().values.tolist():
         centre = points[labels == label].median(dim=0).values.tolist()
         box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": CLASS_COLOURS[label % 10]}
         ax.annotate(class_names[label], centre, **style, bbox=box | {"alpha": 0.85})
