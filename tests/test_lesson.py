@@ -20,7 +20,7 @@ from vae_lesson import losses, models
 from vae_lesson.arguments import check_whole
 from vae_lesson.data import Images
 from vae_lesson.running import saving
-from vae_lesson.sources import MNIST_LIKE
+from vae_lesson.sources import NAMES
 from vae_lesson.teaching import lesson
 
 
@@ -284,7 +284,7 @@ def test_check_band_compares_only_what_was_measured():
 
 def test_every_band_belongs_to_a_data_set():
     for dataset, (low, high) in lesson.BANDS.items():
-        assert dataset in MNIST_LIKE
+        assert dataset in NAMES
         assert low < high
 
 

@@ -88,7 +88,7 @@ def test_tiles_keep_every_pixel_in_its_place_and_colour(shape):
 @both_kinds
 def test_figures_of_images_are_in_their_colour(shape):
     images = dots(shape, [(2, 3), (5, 11), (0, 7), (4, 4)])
-    dot, gap = (WHITE, 0) if shape[0] == 1 else (RED, 1)
+    dot, gap = WHITE if shape[0] == 1 else RED, 1
     grid = plots.image_grid(images, 2)
     rows = plots.image_rows({"a": images[:2], "b": images[2:]})
     manifold = plots.manifolds({"a": (images, (-3, 3, -3, 3))})
@@ -102,6 +102,11 @@ def test_figures_of_images_are_in_their_colour(shape):
         assert shown_at(array, *place) == dot
         assert shown_at(array, place[0] + 1, place[1] - 1) == BLACK
         figure.draw_without_rendering()
+
+
+def test_the_black_borders_of_mnist_need_no_gap():
+    (picture,) = plots.image_grid(torch.zeros(4, 28, 28), 2).axes[0].images
+    assert picture.get_array().shape == (56, 56)
 
 
 def test_colours_a_little_outside_are_drawn_without_a_warning(caplog):

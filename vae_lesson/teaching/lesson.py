@@ -28,8 +28,9 @@ from vae_lesson.train import fit, settings_of
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
 # and hyperparameters ends. MNIST: three seeds gave 105.39 to 105.89, the article's script 106.27.
-# digits: four seeds gave 99.66 to 99.82. A data set that was not measured is not in here.
-BANDS = {"mnist": (104.5, 106.5), "digits": (98.5, 101.0)}
+# digits: four seeds gave 99.66 to 99.82. photos: lesson 11's network and 6 epochs, three seeds gave
+# 13,089 to 13,140. A data set that was not measured is not in here.
+BANDS = {"mnist": (104.5, 106.5), "digits": (98.5, 101.0), "photos": (12_950.0, 13_300.0)}
 
 
 def check_parameters(

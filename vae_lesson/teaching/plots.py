@@ -20,7 +20,7 @@ from matplotlib.patches import Circle, Ellipse
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from vae_lesson.data import channels_last, square_shape
+from vae_lesson.data import SIDE, channels_last, square_shape
 
 WIDTH = 8.5  # inches: the width of a notebook's cell
 # Dark to light as well as hue, for readers and printers without colour.
@@ -326,9 +326,10 @@ def _show(ax: Axes, images: Tensor, n_columns: int, gap: int = 0, **options) -> 
 
 
 def _show_apart(ax: Axes, images: Tensor, n_columns: int, **options) -> None:
-    """Show images that are no neighbours: in colour one would run into the next."""
+    """Show images that are no neighbours: but for MNIST's black borders, one would run into the
+    next."""
     channels, side, _ = square_shape(images[0].numel())
-    gap = math.ceil(side / 32) if channels == 3 else 0
+    gap = 0 if (channels, side) == (1, SIDE) else math.ceil(side / 32)
     crisp = "nearest" if side <= 40 else None  # a larger one has more pixels than are drawn of it
     _show(ax, images, n_columns, gap, interpolation=crisp, **options)
 
