@@ -212,17 +212,17 @@ def test_a_process_that_dies_is_started_again_and_goes_on(unbroken, tmp_path):
 
 def test_two_processes_train_on_one_reading_of_a_folder_as_well_as_one(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path / "data"))
-    coloured_folder(tmp_path / "mine")
-    options = f"--data {tmp_path / 'mine'} --side 12 --hidden-size 32 --epochs 15 --batch-size 20"
+    coloured_folder(tmp_path / "mine", n=600)
+    options = f"--data {tmp_path / 'mine'} --side 12 --hidden-size 32 --epochs 8 --batch-size 20"
     ends = {}
     for n in (2, 1):
         out = tmp_path / f"by {n}"
         where = ["--device", "cpu", "--quiet", "--out", out]
         printed = torchrun("-m", "vae_lesson.train", *options.split(), *where, n=n)
-        assert printed.count("300 pictures are few") == 1
+        assert printed.count("600 pictures are few") == 1
         history = np.loadtxt(out / "trained_history.csv", delimiter=",", skiprows=1)
         neg_elbo = history[:, 3] + history[:, 4]
         assert neg_elbo[-1] < 0.97 * neg_elbo[0]  # it has learned something
         ends[n] = neg_elbo[-1]
     assert len(list((tmp_path / "data" / "pictures").glob("*.pixels"))) == 1
-    assert ends[2] == pytest.approx(ends[1], rel=0.01)
+    assert ends[2] == pytest.approx(ends[1], rel=0.05)

@@ -90,7 +90,7 @@ def load_model(
         model = KINDS[content["kind"]](**config)
     except Exception as error:  # a damaged file can make the readers raise anything
         raise ValueError(
-            f"{path} is damaged, or no model of this version of the course: remove it and train "
+            f"{path} is damaged or no model of this version of the course: remove it and train "
             "again "
             f"({type(error).__name__}: {error})"
         ) from error

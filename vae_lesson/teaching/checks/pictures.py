@@ -36,7 +36,13 @@ def log_scale(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
             (x - x_mean).abs().mean().log() + factor
         ),
     }
-    return compare(answer, (x_mean, x), right, mistakes)
+    verdict = compare(answer, (x_mean, x), right, mistakes)
+    scale = attempt(answer, leaf := x_mean.requires_grad_(), x)
+    if verdict.ok and isinstance(scale, Tensor) and scale.requires_grad:
+        (slope,) = torch.autograd.grad(scale, leaf, allow_unused=True)
+        if slope is not None:
+            return Verdict("Not yet: this looks like a scale with a gradient: detach the errors.")
+    return verdict
 
 
 def warmth(answer: Callable[[Tensor, tuple], Tensor]) -> Verdict:
@@ -81,11 +87,10 @@ def own_network(answer: Callable[[tuple, int], nn.Module]) -> Verdict:
         adapted = attempt(adapt, model, shape)
         if isinstance(adapted, Verdict):
             return adapted
-    z = 30 * torch.eye(4)
-    with torch.no_grad():
-        decoded = adapted.decode(z)
     if adapted.latent_size != 4:
         return Verdict(f"Not yet: codes have {adapted.latent_size} numbers, asked for were 4.")
+    with torch.no_grad():
+        decoded = adapted.decode(30 * torch.eye(4))
     if (decoded - decoded[:1]).abs().max() < 1e-6:
         return Verdict("Not yet: every code decodes to the same image.")
     return Verdict("Correct.")
