@@ -1,12 +1,13 @@
 """The numbers that lessons quote from trainings too long for a lesson, measured again.
 
     python tests/claims.py [cures] [prices] [sprites] [samples] [paper] [labels] [cells] [codes]
-        [writers]
+        [writers] [choices]
 
 Without a name all of them, about two hours on two cores; run nothing else meanwhile.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ from vae_lesson import evaluate, generation, losses, train
 from vae_lesson.clinic import collapse
 from vae_lesson.clinic.sprites import make_sprites, mutual_information_gap
 from vae_lesson.data import to_float
-from vae_lesson.likelihood import importance
+from vae_lesson.likelihood import importance, pixels
 from vae_lesson.models import VAE, reparameterize
 from vae_lesson.priors import discrete, flow, spatial
 from vae_lesson.priors.conditional import ConditionalVAE, conditional_terms, labelled, one_hot
@@ -277,8 +278,47 @@ def judged(vq, prior, images, seed: int, temperature: float = 1.0) -> tuple[floa
     return generation.frechet_distance(drawn, real), as_asked
 
 
+def choices(_) -> Iterator:
+    """Lesson 11: bits per dimension, KL and squared error of networks and likelihoods, and of few
+    pictures for as many steps; −ELBO of the lesson's own model."""
+    images = load_images("photos")
+    nlls = {"cross-entropy": losses.bernoulli_nll, "logistic": pixels.fitted_logistic_nll}
+    for epochs in (2, 10):
+        for network in ("mlp", "conv"):
+            for name, nll in nlls.items():
+                for seed in SEEDS:
+                    model = trained_on_photos(network, nll, images.train, epochs, seed)
+                    error = evaluate.reconstruction_error(model, images.test)
+                    found = in_bits(model, images.test)
+                    yield epochs, network, name, seed, *found, error
+    for n, n_passes in {200: 100, 1000: 20, 10_000: 2}.items():
+        for seed in SEEDS:
+            some = images.train[:n]
+            model = trained_on_photos("conv", nlls["logistic"], some, n_passes, seed)
+            yield n, seed, in_bits(model, some[:1000])[0], in_bits(model, images.test)[0]
+    for seed in SEEDS:
+        model = trained_on_photos("conv", nlls["logistic"], images.train, 6, seed)
+        yield "lesson 11", seed, *in_bits(model, images.test)
+
+
+def trained_on_photos(network: str, nll, part, epochs: int, seed: int) -> VAE:
+    torch.manual_seed(seed)
+    model = VAE(20, 400, (3, 32, 32), network)
+    how = {"epochs": epochs, "lr": 5e-3, "seed": seed, "progress": False}
+    train.fit(model, part, terms=importance.elbo_terms_with(nll), **how)
+    return model
+
+
+def in_bits(model: VAE, part) -> tuple[float, float, float]:
+    """Return −ELBO in bits per dimension under the fitted logistic, in nats, and the KL."""
+    terms = importance.elbo_terms_with(pixels.fitted_logistic_nll)
+    _, kl, neg_elbo = evaluate.mean_terms(model, part, terms)
+    return neg_elbo / (part[0].numel() * math.log(2)), neg_elbo, kl
+
+
 CLAIMS = {
-    f.__name__: f for f in (cures, prices, sprites, samples, paper, labels, cells, codes, writers)
+    f.__name__: f
+    for f in (cures, prices, sprites, samples, paper, labels, cells, codes, writers, choices)
 }
 
 

@@ -28,7 +28,7 @@ def noisy(n):
 
 def new(seed):
     torch.manual_seed(seed)
-    return VAE(2, 8, 16)
+    return VAE(2, 8, (1, 4, 4))
 
 
 def last_gradients(n, batch_size):

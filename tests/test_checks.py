@@ -120,6 +120,38 @@ def nll_of(logits, c):
     return F.cross_entropy(logits.flatten(0, 1), c.flatten(), reduction="none").view(c.shape)
 
 
+def scale_of(m, x, dim=None, power=0.5, factor=3**0.5 / math.pi):
+    errors = ((x - m) ** 2).detach()
+    variance = errors.mean() if dim is None else errors.mean(dim)
+    return power * torch.log(variance) + math.log(factor)
+
+
+def channels_of(x, shape):
+    return x.view(len(x), *shape).mean(dim=(2, 3))
+
+
+class Own(nn.Module):
+    """A network by the contract of lesson 11; the options are mistakes."""
+
+    def __init__(self, shape, latent_size, heads=2, end=(), deaf=False):
+        super().__init__()
+        n = math.prod(shape)
+        self.to_code = nn.Linear(n, heads * latent_size)
+        self.to_image = nn.Sequential(nn.Linear(latent_size, n), *(part() for part in end))
+        self.deaf = deaf
+
+    def encode(self, x):
+        return self.to_code(x.flatten(1)).tensor_split(2, dim=1)
+
+    def decode(self, z):
+        return self.to_image(0 * z if self.deaf else z)
+
+
+class OneCode(Own):
+    def encode(self, x):
+        return self.to_code(x.flatten(1))
+
+
 RIGHT = {
     "squared_error": lambda x_hat, x: ((x_hat - x) ** 2).sum(dim=1),
     "lerp": lambda z0, z1, t: (1 - t) * z0 + t * z1,
@@ -144,6 +176,8 @@ RIGHT = {
     "classify": lambda *a: of_every_label(*a).min(dim=1).indices,
     "perplexity": lambda tokens, n: torch.exp(entropy_of(tokens, n)),
     "bound_in_nats": lambda recon, logits, c: recon + nll_of(logits, c).sum(dim=1),
+    "log_scale": scale_of,
+    "warmth": lambda x, shape: channels_of(x, shape)[:, 0] - channels_of(x, shape)[:, 2],
 }
 
 # --- wrong answers: a part of the message, and how to earn it -------------------------------------
@@ -573,6 +607,31 @@ WRONG = {
         ("probabilities:", lambda r, o, c: r - torch.exp(-nll_of(o, c)).sum(dim=1)),
         ("bits: recon", lambda r, o, c: r + nll_of(o, c).sum(dim=1) / math.log(2)),
         ("one number for", lambda r, o, c: (r + nll_of(o, c).sum(dim=1)).mean()),
+    ],
+    "log_scale": [  # (x_mean, x)
+        ("the standard deviation", functools.partial(scale_of, factor=1)),
+        ("take half of the logarithm", functools.partial(scale_of, power=1)),
+        ("take half of the logarithm", functools.partial(scale_of, power=1, factor=1)),
+        ("return its logarithm", lambda m, x: torch.exp(scale_of(m, x))),
+        ("√3/π multiplies", functools.partial(scale_of, factor=math.pi / math.sqrt(3))),
+        ("one scale for each image", functools.partial(scale_of, dim=1)),
+        ("one scale for each pixel", lambda m, x: torch.log((x - m).abs() * 3**0.5 / math.pi)),
+        ("a sum over the pixels", lambda m, x: scale_of(m, x) + 0.5 * math.log(x.numel())),
+        ("a sum over the pixels", lambda m, x: scale_of(m, x) + 0.5 * math.log(x.shape[1])),
+        ("the mean distance", lambda m, x: torch.log((x - m).abs().mean() * 3**0.5 / math.pi)),
+    ],
+    "warmth": [  # (x, shape)
+        (
+            "channels last",
+            lambda x, s: (x[:, 0::3] - x[:, 2::3]).mean(dim=1),
+        ),
+        ("blue less red", lambda x, s: -channels_of(x, s)[:, 0] + channels_of(x, s)[:, 2]),
+        ("red less green", lambda x, s: channels_of(x, s)[:, 0] - channels_of(x, s)[:, 1]),
+        ("red alone", lambda x, s: channels_of(x, s)[:, 0]),
+        ("a sum over the pixels", lambda x, s: (x[:, :16] - x[:, -16:]).sum(dim=1)),
+        ("one value a pixel", lambda x, s: x[:, :16] - x[:, -16:]),
+        ("one value a pixel", lambda x, s: x.view(-1, *s)[:, 0] - x.view(-1, *s)[:, 2]),
+        ("one number for", lambda x, s: (x[:, :16] - x[:, -16:]).mean()),
     ],
 }
 
@@ -1051,6 +1110,18 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
             ("raised TypeError", lambda *s: Net(*s[:2])),
         ],
     ),
+    "own_network": (
+        Own,
+        [
+            ("encode must return just (mu, log_var)", OneCode),
+            ("encode or decode fails", functools.partial(Own, heads=3)),
+            ("codes have 8 numbers, asked for were 4", lambda s, n: Own(s, 2 * n)),
+            ("as probabilities are", functools.partial(Own, end=(nn.Sigmoid,))),
+            ("every code decodes to the same image", functools.partial(Own, deaf=True)),
+            ("write the two networks", lambda *_: nn.Module()),
+            ("has no encode and no decode", lambda *_: nn.Linear(3, 4)),
+        ],
+    ),
     "training": (
         train_autoencoder,
         [(says, functools.partial(train_autoencoder, **how)) for says, how in LOOP],
@@ -1153,6 +1224,13 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
 
 def test_the_label_may_stand_before_the_image():
     assert run("conditional_network", functools.partial(Conditional, first=True)).ok
+
+
+def test_a_scale_with_a_gradient_is_told():
+    verdict = run(
+        "log_scale", lambda m, x: torch.log((x - m).square().mean().sqrt() * 3**0.5 / math.pi)
+    )
+    assert not verdict.ok and "with a gradient" in verdict
 
 
 @pytest.mark.parametrize("name", BUILT)

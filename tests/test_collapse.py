@@ -30,14 +30,14 @@ def test_free_bits_counts_a_dimension_under_the_limit_as_the_limit():
 def strong(seed=0):
     """Make a small one whose context says something."""
     torch.manual_seed(seed)
-    model = collapse.AutoregressiveVAE(2, 8, 16, context_size=11)
+    model = collapse.AutoregressiveVAE(2, 8, (1, 4, 4), context_size=11)
     nn.init.normal_(model.from_context.weight)
     return model
 
 
 def test_a_fresh_strong_decoder_is_a_plain_vae():
     torch.manual_seed(0)
-    model = collapse.AutoregressiveVAE(2, 8, 16)
+    model = collapse.AutoregressiveVAE(2, 8, (1, 4, 4))
     x, eps = rand(3, 16), torch.zeros(3, 2)
     torch.testing.assert_close(model(x, eps)[0], VAE.forward(model, x, eps)[0])
 
@@ -51,7 +51,7 @@ def test_each_pixel_sees_those_before_it_and_no_other():
 
 def test_its_probabilities_of_all_images_add_up_to_1():
     torch.manual_seed(0)
-    model = collapse.AutoregressiveVAE(2, 8, 9, context_size=5)
+    model = collapse.AutoregressiveVAE(2, 8, (1, 3, 3), context_size=5)
     nn.init.normal_(model.from_context.weight)
     every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 9)  # (512, 9)
     logits = model.decode(torch.ones(1, 2)) + model.context(every)

@@ -3,6 +3,7 @@
 import csv
 import functools
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import coloured_folder
 
 from vae_lesson import data, evaluate, losses, sources, train
+from vae_lesson.likelihood import importance, pixels
 from vae_lesson.models import VAE
 from vae_lesson.running import command, saving
 from vae_lesson.running.run import History
@@ -42,7 +45,7 @@ def small_images(device="cpu"):
 def run(tmp_path, monkeypatch):
     """Return run(*options): the command in this process, on small images, into tmp_path/out."""
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "elsewhere"))  # restored afterwards
-    monkeypatch.setattr(sources, "load_images", lambda name, device: small_images(device))
+    monkeypatch.setattr(sources, "load_images", lambda name, side: small_images())
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
@@ -124,6 +127,25 @@ def test_a_run_leaves_model_history_and_images(tmp_path):
         top, left = 2 + 30 * row, 2 + 30 * column
         tile = picture[top : top + 28, left : left + 28]
         np.testing.assert_allclose(tile / 255, sample[i], atol=0.01)
+
+
+def test_a_folder_in_colour_is_trained_by_a_likelihood_of_colours(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path / "data"))
+    coloured_folder(tmp_path / "mine")
+    options = ["--data", str(tmp_path / "mine"), "--side", "12", "--network", "conv"]
+    done = trainer(tmp_path / "out", *options, "--epochs", "15", "--batch-size", "15")
+    assert done.returncode == 0, done.stderr
+    assert "of 12×12 pixels in colour, 1 class" in done.stdout
+    model, info = saving.load_model(tmp_path / "out" / "trained.pt")
+    assert model.config["shape"] == (3, 12, 12) and info["dataset"] == "mine/"
+    images = sources.load_images(tmp_path / "mine", side=12)
+    terms = importance.elbo_terms_with(pixels.fitted_logistic_nll)
+    neg_elbo = evaluate.mean_terms(model, images.test, terms).neg_elbo
+    assert f"= −ELBO {neg_elbo:.2f} nats" in done.stdout
+    assert neg_elbo < 3 * 12 * 12 * 7.8 * math.log(2)  # 8 bits a value is knowing nothing
+    picture = np.asarray(Image.open(tmp_path / "out" / "trained_generated.png"))
+    assert picture.shape == (8 * 14 + 2, 8 * 14 + 2, 3)
+    assert np.ptp(picture[2:-2, 2:-2].astype(int), axis=2).max() > 20  # not grey
 
 
 def test_the_history_is_the_trainings(run):

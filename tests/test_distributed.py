@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import shares
 import torch
+from tiny import coloured_folder
 
 from vae_lesson import train
 from vae_lesson.models import VAE
@@ -133,7 +134,7 @@ rank = int(os.environ["RANK"])
 images = np.random.default_rng(0).integers(0, 2, (130, 28, 28)) * 255
 images = torch.from_numpy(images.astype(np.uint8))
 labels = torch.zeros(130, dtype=torch.long)
-sources.load_images = lambda name, device: data.Images(
+sources.load_images = lambda name, side: data.Images(
     "digits", images[:100], labels[:100], images[100:], labels[100:], ("noise",)
 )
 save, elbo_terms, calls = torch.save, losses.elbo_terms, 0
@@ -207,3 +208,21 @@ def test_a_process_that_dies_is_started_again_and_goes_on(unbroken, tmp_path):
     assert rows.shape == (4, 5) and np.array_equal(rows, other_rows)
     images = [(folder / "trained_generated.png").read_bytes() for folder in (out, tmp_path / "out")]
     assert images[0] == images[1]
+
+
+def test_two_processes_train_on_one_reading_of_a_folder_as_well_as_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path / "data"))
+    coloured_folder(tmp_path / "mine", n=600)
+    options = f"--data {tmp_path / 'mine'} --side 12 --hidden-size 32 --epochs 8 --batch-size 20"
+    ends = {}
+    for n in (2, 1):
+        out = tmp_path / f"by {n}"
+        where = ["--device", "cpu", "--quiet", "--out", out]
+        printed = torchrun("-m", "vae_lesson.train", *options.split(), *where, n=n)
+        assert printed.count("600 pictures are few") == 1
+        history = np.loadtxt(out / "trained_history.csv", delimiter=",", skiprows=1)
+        neg_elbo = history[:, 3] + history[:, 4]
+        assert neg_elbo[-1] < 0.97 * neg_elbo[0]  # it has learned something
+        ends[n] = neg_elbo[-1]
+    assert len(list((tmp_path / "data" / "pictures").glob("*.pixels"))) == 1
+    assert ends[2] == pytest.approx(ends[1], rel=0.05)

@@ -23,7 +23,7 @@ def floats(images):
 
 def new(kind=VAE, latent_size=3, input_size=16, network="mlp", seed=0):
     torch.manual_seed(seed)
-    return kind(latent_size, 8, input_size, network)
+    return kind(latent_size, 8, (1, 1, input_size), network)
 
 
 def normal(*shape, seed=0):
@@ -32,7 +32,7 @@ def normal(*shape, seed=0):
 
 def identity_autoencoder(n_pixels=4):
     """Return a model whose code is the image, and whose image is the code."""
-    model = Autoencoder(n_pixels, input_size=n_pixels, network="linear")
+    model = Autoencoder(n_pixels, shape=(1, 1, n_pixels), network="linear")
     with torch.no_grad():
         for layer in (model.encoder, model.decoder):
             layer.weight.copy_(torch.eye(n_pixels))
@@ -53,6 +53,20 @@ def test_codes_and_posteriors_keep_the_order_of_many_images():
     z = autoencoder.encode(floats(images)).detach()
     torch.testing.assert_close(evaluate.codes(autoencoder, images), z)
     assert not evaluate.codes(autoencoder, images).requires_grad
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_images_in_colour_are_measured_with_all_their_channels(network):
+    torch.manual_seed(0)
+    model = VAE(3, 8, (3, 6, 6), network)
+    images = torch.randint(256, (20, 3, 6, 6), generator=torch.Generator().manual_seed(0)).byte()
+    x, (mu, log_var) = floats(images), model.encode(images.float() / 255)
+    torch.testing.assert_close(evaluate.codes(model, images), mu.detach())
+    error = (model.decode_mean(mu) - x).square().sum(dim=1).mean().item()
+    assert evaluate.reconstruction_error(model, images) == pytest.approx(error)
+    z = reparameterize(mu, log_var, generator=torch.Generator().manual_seed(0))
+    nll = -torch.distributions.Bernoulli(logits=model.decode(z), validate_args=False).log_prob(x)
+    assert evaluate.mean_terms(model, images).recon == pytest.approx(nll.sum(dim=1).mean().item())
 
 
 @pytest.mark.parametrize("kind", [VAE, Autoencoder])

@@ -823,7 +823,7 @@ def assert_side_by_side(explorer, expected: list[np.ndarray]) -> None:
         left = i * (PICTURE + 8)
         assert_same(image[:, left : left + PICTURE], enlarged(part))
         assert_same(opened(each.value), enlarged(part))
-    assert image.shape == (PICTURE, len(expected) * (PICTURE + 8) - 8)
+    assert image.shape[:2] == (PICTURE, len(expected) * (PICTURE + 8) - 8)
 
 
 def own_units(model, images, u) -> torch.Tensor:
@@ -887,6 +887,191 @@ def test_compared_maps_are_in_units_of_their_own_codes(vae_2d, images):
     corner = low + np.array([0.5, maps.TILES - 0.5]) / maps.TILES * (high - low)
     own = own_units(flat, images, corner)
     assert_same(opened(explorer.planes[0].background)[:28, :28], decoded(flat, own))
+
+
+# --- in colour, and of another size ---------------------------------------------------------------
+
+
+class Place:
+    """A model whose code is the place of a dot: of two numbers or more, (row, column) from the
+    middle of a black image; in colour the dot is red."""
+
+    def __init__(self, shape, latent_size=2):
+        self.shape, self.latent_size = shape, latent_size
+
+    def decode_mean(self, z):
+        x = torch.zeros(len(z), *self.shape)
+        rows, columns = self.places(z.numpy())
+        x[torch.arange(len(z)), 0, rows, columns] = 1
+        return x.flatten(1)
+
+    def places(self, z):
+        side = self.shape[1]
+        return (np.round(z[:, :2]).astype(int) + side // 2).clip(0, side - 1).T
+
+    def encode(self, x):
+        side = self.shape[1]
+        brightest = x.reshape(-1, *self.shape)[:, 0].flatten(1).argmax(dim=1)
+        z = torch.zeros(len(x), self.latent_size)
+        z[:, 0], z[:, 1] = brightest // side - side // 2, brightest % side - side // 2
+        return z, torch.zeros_like(z)
+
+    def drawn(self, *z):
+        """Return what the code decodes to, made another way: uint8 `(side, side)`, or with 3."""
+        ((row,), (column,)) = self.places(np.array([z]))
+        image = np.zeros(self.shape[1:] + (3,) * (self.shape[0] == 3), np.uint8)
+        image[row, column] = 255 if self.shape[0] == 1 else (255, 0, 0)
+        return image
+
+
+def place_images(shape):
+    model = Place(shape)
+    codes = torch.cartesian_prod(torch.arange(-3.0, 4), torch.arange(-3.0, 4))
+    test = (255 * model.decode_mean(codes)).byte().reshape(-1, *shape).squeeze(1)
+    labels = torch.arange(len(test)) % 2
+    return data.Images("places", test, labels, test, labels, ("even", "odd"))
+
+
+def as_rgb(image):
+    return np.asarray(Image.fromarray(image).convert("RGB"))
+
+
+both_kinds = pytest.mark.parametrize("shape", [(1, 12, 12), (3, 12, 12)], ids=["grey", "colour"])
+
+
+@both_kinds
+def test_sliders_show_images_in_their_colour(shape):
+    model, images = Place(shape), place_images(shape)
+    explorer = explore.latent_sliders(model, torch.tensor([1.0, -2.0]), images.test)
+    shown = enlarged(model.drawn(1, -2))
+    assert shown.shape[:2] == (PICTURE, PICTURE)
+    np.testing.assert_array_equal(opened(explorer.image), shown)
+    np.testing.assert_array_equal(opened(picture(explorer, "decoded image").value), shown)
+    np.testing.assert_array_equal(still_of(explorer)[:PICTURE, :PICTURE], as_rgb(shown))
+    # 7.5 pixels down and 4.5 to the right, of 12: the middle of the dot.
+    dot = [255, 255, 255] if shape[0] == 1 else [255, 0, 0]
+    assert still_of(explorer)[140, 84].tolist() == dot
+    strip = opened(picture(explorer, "what z[0] does").value)
+    assert strip.shape[:2] == (12, 12 * sliders.FRAMES)
+    for i, row in [(0, -3), (5, 0), (10, 3)]:
+        np.testing.assert_array_equal(strip[:, 12 * i : 12 * i + 12], model.drawn(row, -2))
+    button(explorer, "Encode a test image").click()
+    np.testing.assert_array_equal(
+        opened(picture(explorer, "the test image").value), enlarged(model.drawn(*explorer.z))
+    )
+    assert notice(explorer) == ""
+
+
+@both_kinds
+def test_directions_show_images_in_their_colour(shape):
+    model = Place(shape)
+    explorer = explore.direction_sliders(model, torch.ones(2), {"down": (torch.eye(2)[0], 2.0)})
+    explorer.sliders[0].value = 2.0
+    np.testing.assert_array_equal(opened(explorer.image), enlarged(model.drawn(3, 1)))
+    strip = opened(picture(explorer, "what down does").value)
+    np.testing.assert_array_equal(strip[:, :12], model.drawn(-1, 1))
+
+
+@both_kinds
+def test_a_map_shows_images_in_their_colour(shape):
+    model = Place(shape)
+    explorer = explore.latent_map(model, place_images(shape), torch.tensor([2.0, 1.0]))
+    np.testing.assert_array_equal(opened(explorer.image), enlarged(model.drawn(2, 1)))
+    explorer.view.value = "decoded"
+    background, n = opened(explorer.planes[0].background), maps.TILES
+    assert background.shape[:2] == (12 * n, 12 * n)
+    for row, column in [(0, 0), (0, n - 1), (n - 1, 0), (3, 11)]:
+        x, y = 6 * (column + 0.5) / n - 3, 3 - 6 * (row + 0.5) / n
+        tile = background[12 * row : 12 * row + 12, 12 * column : 12 * column + 12]
+        np.testing.assert_array_equal(tile, model.drawn(x, y))
+
+
+@both_kinds
+def test_a_morph_shows_images_in_their_colour(shape):
+    model, images = Place(shape), place_images(shape)
+    start, end = (torch.from_numpy(model.drawn(*z)) for z in [(-3, 2), (3, -2)])
+    if shape[0] == 3:  # images have their channels first
+        start, end = start.movedim(2, 0), end.movedim(2, 0)
+    explorer = explore.morph(model, start, end, images.test)
+    np.testing.assert_array_equal(explorer.ends, [[-3, 2], [3, -2]])
+    film = opened(picture(explorer, "the whole path").value)
+    assert film.shape[:2] == (12, 13 * morphs.FRAMES - 1)
+    np.testing.assert_array_equal(film[:, :12], model.drawn(-3, 2))
+    np.testing.assert_array_equal(film[:, 13 * 10 :], model.drawn(3, -2))
+    assert (film[:, 12] == 255).all()
+    ends = [opened(end.value) for end in find(explorer, Picture, alt="the image at")]
+    for i, (z, shown) in enumerate([((-3, 2), ends[0]), ((0, 0), None), ((3, -2), ends[1])]):
+        expected = enlarged(model.drawn(*z))
+        if shown is not None:
+            np.testing.assert_array_equal(shown, expected)
+        left = i * (PICTURE + GAP)
+        part = still_of(explorer)[:PICTURE, left : left + PICTURE]
+        np.testing.assert_array_equal(part, as_rgb(expected))
+    button(explorer, "Another pair").click()
+    assert notice(explorer) == ""
+
+
+@both_kinds
+@pytest.mark.parametrize("latent_size", [2, 3])
+def test_compared_models_show_images_in_their_colour(shape, latent_size):
+    images = place_images(shape)
+    both = {name: Place(shape, latent_size) for name in "ab"}
+    explorer = explore.compare(both, images)
+    explorer.z = np.float32([1, -2, 0][:latent_size])
+    assert_side_by_side(explorer, [both["a"].drawn(1, -2)] * 2)
+    if latent_size == 3:
+        strip = opened(picture(explorer, "what z[1] does").value)
+        np.testing.assert_array_equal(strip[12:, -12:], both["b"].drawn(0, 3))
+
+
+@pytest.mark.parametrize("shape", [(192,), (3, 8, 8), (8, 8, 3)])
+def test_pictures_in_colour_come_in_three_shapes(shape):
+    model = Place((3, 8, 8))
+
+    def decode(z):
+        x = model.decode_mean(z).reshape(-1, 3, 8, 8)
+        return (x.movedim(1, 3) if shape[-1] == 3 else x).reshape(-1, *shape)
+
+    explorer = explore.latent_sliders(decode, z=torch.tensor([-2.0, 1.0]))
+    np.testing.assert_array_equal(opened(explorer.image), enlarged(model.drawn(-2, 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_picture_is_made_smaller_without_leaving_out_pixels(channels):
+    # Lines that are one pixel wide: every other one would be all black or all white.
+    lines = torch.zeros(channels, 448, 448)
+    lines[0, :, ::2] = 1
+
+    class Lines:
+        latent_size = 2
+
+        def decode_mean(self, z):
+            return lines.flatten().expand(len(z), -1)
+
+        def encode(self, x):
+            return torch.zeros(len(x), 2)
+
+    test = (255 * lines).byte().squeeze(0).expand(4, *lines.squeeze(0).shape)
+    images = data.Images("lines", test, torch.zeros(4), test, torch.zeros(4).long(), ("line",))
+    explorer = explore.latent_sliders(Lines(), test_images=test)
+    button(explorer, "Encode a test image").click()
+    a_map = explore.latent_map(Lines(), images)
+    a_map.view.value = "decoded"
+    a_morph = explore.morph(Lines(), test[0], torch.ones(2))
+    for value, height in [
+        (explorer.image, PICTURE),
+        (picture(explorer, "the test image").value, PICTURE),
+        (picture(explorer, "what z[0] does").value, 28),
+        (a_map.planes[0].background, 2 * a_map.planes[0].size),
+        (picture(a_morph, "the image at the start").value, PICTURE),
+        (picture(a_morph, "the whole path").value, morphs.WIDTH // morphs.FRAMES),
+    ]:
+        shown = opened(value)
+        assert abs(len(shown) - height) <= maps.TILES
+        if channels == 3:
+            assert not shown[5:20, 5:20, 1:].any()
+            shown = shown[..., 0]
+        assert np.abs(shown[5:20, 5:20].astype(int) - 128).max() <= 5
 
 
 # --- linking --------------------------------------------------------------------------------------
@@ -1024,8 +1209,8 @@ def test_a_decoder_may_give_an_array(dtype):
     assert_same(opened(explorer.image), enlarged(expected))
 
 
-@pytest.mark.parametrize("shape", [(64,), (8, 8), (1, 8, 8)])
-def test_grey_pictures_come_in_three_shapes(shape):
+@pytest.mark.parametrize("shape", [(64,), (8, 8), (1, 8, 8), (8, 8, 1)])
+def test_grey_pictures_come_in_four_shapes(shape):
     explorer = explore.latent_sliders(lambda z: function(z).reshape(-1, *shape), z=torch.ones(3))
     assert_shows(explorer, function)
 
@@ -1473,11 +1658,12 @@ def test_what_is_no_decoder_is_refused(model):
     [
         lambda z: torch.zeros(len(z), 783),
         lambda z: torch.zeros(len(z), 28, 27),
-        lambda z: torch.zeros(len(z), 3, 28, 28),
+        lambda z: torch.zeros(len(z), 3, 28, 27),
         lambda z: torch.zeros(len(z), 4, 32, 32),  # 64² numbers
-        lambda z: torch.zeros(len(z), 28, 28, 1),
+        lambda z: torch.zeros(len(z), 28, 3, 28),
+        lambda z: torch.zeros(len(z), 1, 1, 28, 28),
     ],
-    ids=["flat", "oblong", "colour", "four channels", "channel last"],
+    ids=["flat", "oblong", "oblong in colour", "four channels", "channel between", "five"],
 )
 def test_images_that_are_not_square_are_refused(decoder):
     shape = re.escape(str(tuple(decoder(torch.zeros(1, 3)).shape[1:])))
@@ -1584,10 +1770,21 @@ def test_a_map_needs_a_model_of_two_numbers(images, model, got):
 
 
 def test_a_drawing_needs_a_vae_of_its_size(autoencoder, images):
-    small = a_model(input_size=64)
-    for model in (autoencoder, small, function):
-        with pytest.raises(ValueError, match="draw_digit needs a VAE of 28×28 images"):
+    small, colour = a_model(shape=(1, 8, 8)), a_model(shape=(3, 28, 28))
+    for model, got in [
+        (autoencoder, "Autoencoder of input_size 784"),
+        (small, "VAE of input_size 64"),
+        (colour, "VAE of input_size 2352"),
+        (function, "function of input_size unknown"),
+    ]:
+        with pytest.raises(ValueError, match=f"a VAE of 28×28 images in grey, .*: got {got}"):
             explore.draw_digit(model, images)
+
+
+def test_tokens_are_of_images_of_the_models_size():
+    vq = discrete.VQVAE(n_codes=9)
+    with pytest.raises(ValueError, match=r"an image of 784 pixels, got shape \(3, 28, 28\)"):
+        explore.change_tokens(vq, torch.zeros(3, 28, 28, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(
@@ -1614,9 +1811,10 @@ def test_pixels_of_another_number_are_noticed(draw):
         torch.zeros(5, dtype=torch.long),
         torch.zeros(28, 28),
         torch.zeros(1, 28, 28, dtype=torch.uint8),
+        torch.zeros(28, 28, 3, dtype=torch.uint8),
         torch.zeros(784, dtype=torch.uint8),
     ],
-    ids=["4 numbers", "whole numbers", "float image", "batch", "flat image"],
+    ids=["4 numbers", "whole numbers", "float image", "batch", "channels last", "flat image"],
 )
 def test_the_ends_of_a_morph_are_images_or_codes(vae, end):
     for name, ends in [("end", (torch.zeros(5), end)), ("start", (end, torch.zeros(5)))]:
@@ -1627,6 +1825,8 @@ def test_the_ends_of_a_morph_are_images_or_codes(vae, end):
 def test_a_morph_of_images_needs_their_size_and_an_encoder(vae, images):
     with pytest.raises(ValueError, match="images of 784 pixels, got 64"):
         explore.morph(vae, images.test[0, :8, :8], torch.zeros(5))
+    with pytest.raises(ValueError, match="images of 784 pixels, got 2352"):
+        explore.morph(vae, images.test[:3], torch.zeros(5))  # three, or one in colour
     with pytest.raises(ValueError, match="a decoder alone cannot encode an image"):
         explore.morph(function, torch.zeros(3), images.test[0])
     with pytest.raises(ValueError, match="decoder"):
@@ -1644,12 +1844,13 @@ def test_a_comparison_needs_two_models_of_one_size(vae, vae_2d, images):
             explore.compare(compared, images)
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["grey", "colour"])
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize("cls", [models.VAE, models.Autoencoder])
 @pytest.mark.parametrize("latent_size", [2, 20])
-def test_an_untrained_model_is_called_so(cls, network, latent_size):
+def test_an_untrained_model_is_called_so(cls, network, latent_size, shape):
     torch.manual_seed(0)
-    explorer = explore.latent_sliders(cls(latent_size=latent_size, network=network))
+    explorer = explore.latent_sliders(cls(latent_size, shape=shape, network=network))
     assert "Is this model trained?" in warning(explorer)
 
 

@@ -28,7 +28,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 def new(kind=VAE, latent_size=3, input_size=16, network="mlp", seed=0):
     torch.manual_seed(seed)
-    return kind(latent_size, 8, input_size, network)
+    return kind(latent_size, 8, (1, 1, input_size), network)
 
 
 def normal(*shape, seed=0):
@@ -37,7 +37,7 @@ def normal(*shape, seed=0):
 
 def identity_autoencoder(n_pixels=4):
     """Return a model whose code is the image, and whose image is the code."""
-    model = Autoencoder(n_pixels, input_size=n_pixels, network="linear")
+    model = Autoencoder(n_pixels, shape=(1, 1, n_pixels), network="linear")
     with torch.no_grad():
         for layer in (model.encoder, model.decoder):
             layer.weight.copy_(torch.eye(n_pixels))
@@ -199,6 +199,23 @@ def test_fit_classifier_learns_from_its_seed_alone():
         generation.fit_classifier(images, labels, epochs=0, seed=seed) for seed in (0, 1)
     )
     assert not same_weights(weights(first), weights(other))
+
+
+def test_sampling_is_measured_in_colour_too():
+    def coloured(n, seed):  # the class is the bright channel
+        labels = torch.arange(n) % 3
+        noise = torch.randint(100, (n, 3, 4, 4), generator=torch.Generator().manual_seed(seed))
+        noise[torch.arange(n), labels] += 100
+        return noise.byte(), labels
+
+    (train, labels), (test, test_labels) = coloured(600, 0), coloured(300, 1)
+    classifier = generation.fit_classifier(train, labels, epochs=5)
+    assert (classifier(floats(test)).argmax(dim=1) == test_labels).float().mean() > 0.95
+    model = identity_autoencoder(48)  # its codes are the pixels
+    reference = generation.make_reference(model, train, test, classifier)
+    real = generation.measure(model, floats(test), reference)
+    red = generation.measure(model, floats(test[test_labels == 0]), reference)
+    assert real.frechet == pytest.approx(0, abs=1e-4) and red.frechet > 1
 
 
 @needs_cuda

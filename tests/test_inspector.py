@@ -119,7 +119,7 @@ def test_each_patient_is_found_trained_and_the_healthy_are_not_accused(images, l
 
 @every_patient
 def test_a_patient_takes_noise_as_a_vae_does(letter):
-    model, _ = broken.patient(letter, latent_size=3, input_size=16, hidden_size=8)
+    model, _ = broken.patient(letter, latent_size=3, shape=(1, 4, 4), hidden_size=8)
     x, eps = grey(5, 16), torch.ones(5, 3)
     first, mu, log_var = model(x, generator=torch.Generator().manual_seed(1))
     again = model(x, generator=torch.Generator().manual_seed(1))[0]
@@ -138,12 +138,12 @@ def test_the_losses_of_the_patients():
     right = recon + kl(mu, log_var)
     expected = {"C": recon / 9 + kl(mu, log_var), "D": recon - kl(mu, log_var)}
     for letter in broken.PATIENTS:
-        _, loss = broken.patient(letter, input_size=9)
+        _, loss = broken.patient(letter, shape=(1, 3, 3))
         torch.testing.assert_close(loss(o, x, mu, log_var), expected.get(letter, right))
 
 
 def test_terms_of_a_loss_give_the_whole_loss_as_recon():
-    model, loss = broken.patient("C", latent_size=2, input_size=16, hidden_size=8)
+    model, loss = broken.patient("C", latent_size=2, shape=(1, 4, 4), hidden_size=8)
     x, generator = grey(5, 16), torch.Generator()
     value, zeros = broken.terms_of_loss(loss)(model, x, generator.manual_seed(1))
     output, mu, log_var = model(x, generator=generator.manual_seed(1))
@@ -353,7 +353,7 @@ def test_encode_may_return_something_else(name):
 
 
 def test_positive_logits_by_chance_are_no_sigmoid():
-    model = new(latent_size=2, hidden_size=8, input_size=16)
+    model = new(latent_size=2, hidden_size=8, shape=(1, 4, 4))
     with torch.no_grad():
         model.decoder[-1].bias.fill_(0.5)
         model.decoder[-1].weight.mul_(0.1)
@@ -364,7 +364,7 @@ def test_positive_logits_by_chance_are_no_sigmoid():
 
 
 def test_a_beta_of_as_few_pixels_is_a_choice():
-    model, x = new(latent_size=2, hidden_size=8, input_size=16), grey(4, 16)
+    model, x = new(latent_size=2, hidden_size=8, shape=(1, 4, 4)), grey(4, 16)
     assert found(model, bernoulli(16), x) == []
     assert found(model, lambda o, x, m, v: nll(o, x) / x[0].numel() + kl(m, v), x) == [
         "mean for sum"
@@ -373,7 +373,7 @@ def test_a_beta_of_as_few_pixels_is_a_choice():
 
 def test_a_beta_of_the_number_of_pixels_is_a_mean_only_if_measured_or_large():
     for n_pixels, accused in [(144, False), (400, True)]:
-        model, x = new(latent_size=2, hidden_size=8, input_size=n_pixels), grey(4, n_pixels)
+        model, x = new(latent_size=2, hidden_size=8, shape=(1, 1, n_pixels)), grey(4, n_pixels)
         findings = inspect_vae(model, bernoulli(n_pixels), x)
         assert [f.fault for f in findings] == (["mean for sum"] if accused else [])
         for finding in findings:
@@ -384,7 +384,7 @@ def test_a_beta_of_the_number_of_pixels_is_a_mean_only_if_measured_or_large():
 
 
 def test_a_collapsed_decoder_that_ignores_z_is_not_accused():
-    model = new(latent_size=2, hidden_size=8, input_size=16)
+    model = new(latent_size=2, hidden_size=8, shape=(1, 4, 4))
     with torch.no_grad():
         model.decoder[0].weight.zero_()
     assert found(model, broken.healthy_loss, grey(16, 16)) == []
@@ -439,7 +439,7 @@ def test_a_kl_finding_says_what_is_taken_for_granted():
 
 
 def test_what_is_not_finite_is_a_finding():
-    model, x = new(latent_size=2, hidden_size=8, input_size=16), grey(4, 16)
+    model, x = new(latent_size=2, hidden_size=8, shape=(1, 4, 4)), grey(4, 16)
     (finding,) = inspect_vae(model, lambda *a: broken.healthy_loss(*a) * math.nan, x)
     assert finding.fault == "not finite" and "Of 4 values of the loss, 4" in finding.evidence
     with torch.no_grad():
@@ -529,7 +529,7 @@ def test_float64_is_made_on_the_cpu():
         (Foreign(), foreign_loss, grey(4, 784).half(), "x is torch.float16.* float32 or float64"),
         (Foreign().bfloat16(), foreign_loss, grey(4, 784), "fc1.weight is torch.bfloat16"),
         (with_methods(decode=lambda s, z: z)(), foreign_loss, grey(4, 784), "every pixel"),
-        (VAE(2, 8, 9), foreign_loss, grey(4, 784), "this model takes images"),
+        (VAE(2, 8, (1, 3, 3)), foreign_loss, grey(4, 784), "this model takes images"),
         (with_methods(forward=lambda s, x: x)(), foreign_loss, grey(4, 784), r"got \(4, 784\)"),
         (with_methods(forward=lambda s, x: (x, x))(), foreign_loss, grey(4, 784), r"got \[\("),
         (with_methods(forward=lambda s, x: (x, x, x[0]))(), foreign_loss, grey(4, 784), "mu and"),

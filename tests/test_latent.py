@@ -253,6 +253,13 @@ def test_measures_of_an_empty_image_are_zero(measure):
     assert measure(torch.zeros(2, 28, 28)).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measures_refuse_images_in_colour(measure):
+    for shape in [(2, 3, 28, 28), (2, 3 * 28 * 28)]:
+        with pytest.raises(ValueError, match="measures of handwriting take grey images, got"):
+            measure(torch.zeros(shape))
+
+
 @pytest.mark.parametrize("measure", [latent.thickness, latent.bar])
 def test_measures_refuse_uint8_images(measure):
     with pytest.raises(ValueError, match="float"):

@@ -11,10 +11,10 @@ FILES = {
     for path in PACKAGE.rglob("*.py")
 }
 CORE = {"arguments", "places", "data", "models", "losses", "train", "evaluate", "generation"}
-CORE |= {"latent"}
+CORE |= {"latent", "adapter"}
 # What a wing may import beside itself and the core. `running` is the only one that the core knows.
 WINGS = {
-    "running": {"sources"},  # the command loads images
+    "running": {"sources", "likelihood"},  # the command loads images, also in colour
     "sources": set(),
     "likelihood": set(),
     "clinic": set(),

@@ -115,10 +115,10 @@ def same_weights(a, b):
 
 
 def test_trained_trains_once_and_then_takes_the_file(trained, capsys):
-    first, history = trained(models.VAE(2, 8, 16))
+    first, history = trained(models.VAE(2, 8, (1, 4, 4)))
     assert len(history) == 1
     assert "Training now, because there is no model.pt yet." in capsys.readouterr().out
-    again, no_history = trained(models.VAE(2, 8, 16))
+    again, no_history = trained(models.VAE(2, 8, (1, 4, 4)))
     assert no_history is None and same_weights(again, first)
     assert "Using model.pt: digits, 1 epochs, seed 0." in capsys.readouterr().out
 
@@ -126,13 +126,13 @@ def test_trained_trains_once_and_then_takes_the_file(trained, capsys):
 @pytest.mark.parametrize(
     "size, dataset, says",
     [
-        ((3, 8, 16), "digits", "latent_size 2, not 3"),
-        ((2, 9, 16), "digits", "hidden_size 8, not 9"),
-        ((2, 8, 16), "mnist", "dataset digits, not mnist"),
+        ((3, 8, (1, 4, 4)), "digits", "latent_size 2, not 3"),
+        ((2, 9, (1, 4, 4)), "digits", "hidden_size 8, not 9"),
+        ((2, 8, (1, 4, 4)), "mnist", "dataset digits, not mnist"),
     ],
 )
 def test_trained_takes_no_file_of_another_size_or_data_set(trained, capsys, size, dataset, says):
-    trained(models.VAE(2, 8, 16))
+    trained(models.VAE(2, 8, (1, 4, 4)))
     capsys.readouterr()
     wanted = models.VAE(*size)
     model, history = trained(wanted, dataset)
@@ -154,45 +154,47 @@ def test_trained_takes_no_file_of_another_size_or_data_set(trained, capsys, size
     ],
 )
 def test_trained_takes_no_file_that_was_trained_otherwise(trained, capsys, options, says):
-    trained(models.VAE(2, 8, 16))
+    trained(models.VAE(2, 8, (1, 4, 4)))
     capsys.readouterr()
-    assert trained(models.VAE(2, 8, 16), **options)[1] is not None
+    assert trained(models.VAE(2, 8, (1, 4, 4)), **options)[1] is not None
     assert f"Training now, because model.pt was made with {says}." in capsys.readouterr().out
-    assert trained(models.VAE(2, 8, 16), **options)[1] is None  # it has been saved
+    assert trained(models.VAE(2, 8, (1, 4, 4)), **options)[1] is None  # it has been saved
 
 
 def test_trained_takes_a_file_of_more_epochs_but_none_of_what_it_does_not_tell(trained, capsys):
-    model, _ = trained(models.VAE(2, 8, 16), epochs=2)
-    assert trained(models.VAE(2, 8, 16))[1] is None
+    model, _ = trained(models.VAE(2, 8, (1, 4, 4)), epochs=2)
+    assert trained(models.VAE(2, 8, (1, 4, 4)))[1] is None
     saving.save_model(model, saving.results_path("model.pt"), dataset="digits", epochs=2, seed=0)
-    assert trained(models.VAE(2, 8, 16))[1] is not None  # as an older version of the course saved
+    assert (
+        trained(models.VAE(2, 8, (1, 4, 4)))[1] is not None
+    )  # as an older version of the course saved
     assert "batch_size None, not 128" in capsys.readouterr().out
 
 
 def test_trained_replaces_a_damaged_file(trained, tmp_path, capsys):
     (tmp_path / "model.pt").write_bytes(b"half")
-    _, history = trained(models.VAE(2, 8, 16))
+    _, history = trained(models.VAE(2, 8, (1, 4, 4)))
     assert len(history) == 1 and "damaged" in capsys.readouterr().out
-    assert trained(models.VAE(2, 8, 16))[1] is None
+    assert trained(models.VAE(2, 8, (1, 4, 4)))[1] is None
 
 
 def test_trained_takes_no_vae_for_an_autoencoder(trained):
-    trained(models.VAE(2, 8, 16))
-    model, _ = trained(models.Autoencoder(2, 8, 16))
+    trained(models.VAE(2, 8, (1, 4, 4)))
+    model, _ = trained(models.Autoencoder(2, 8, (1, 4, 4)))
     assert isinstance(model, models.Autoencoder)
 
 
 def test_trained_takes_the_file_on_whatever_device_there_is(trained):
-    trained(models.VAE(2, 8, 16), device="auto")
-    assert trained(models.VAE(2, 8, 16), device="auto")[1] is None
+    trained(models.VAE(2, 8, (1, 4, 4)), device="auto")
+    assert trained(models.VAE(2, 8, (1, 4, 4)), device="auto")[1] is None
 
 
 def test_trained_keeps_no_interrupted_training(trained):
     def interrupt(model, x, generator):
         raise KeyboardInterrupt
 
-    trained(models.VAE(2, 8, 16), terms=interrupt)
-    assert trained(models.VAE(2, 8, 16))[1] is not None
+    trained(models.VAE(2, 8, (1, 4, 4)), terms=interrupt)
+    assert trained(models.VAE(2, 8, (1, 4, 4)))[1] is not None
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -238,6 +240,16 @@ def test_pictures_are_side_by_side(tmp_path, monkeypatch):
     lesson.save_pictures(torch.rand(64, 784), "64.png")
     with Image.open(tmp_path / "64.png") as picture:
         assert picture.size == (8 * 30 + 2, 8 * 30 + 2)
+
+
+def test_generated_pictures_are_saved_in_colour(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    images = torch.zeros(9, 3, 5, 5)
+    images[1, 0, 4, 2] = 1
+    lesson.save_pictures(images.flatten(1), "9.png")
+    with Image.open(tmp_path / "9.png") as picture:
+        assert picture.size == (8 * 7 + 2, 2 * 7 + 2)
+        assert picture.getpixel((7 + 2 + 2, 2 + 4)) == (255, 0, 0)  # x, y
 
 
 # --- bands ----------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def solved():
     Its encoder is wrong on purpose (untrained): importance sampling has to make up for that.
     """
     torch.manual_seed(0)
-    model = VAE(2, input_size=N_PIXELS, network="linear").eval()
+    model = VAE(2, shape=(1, 1, N_PIXELS), network="linear").eval()
     images = torch.randint(0, 256, (40, N_PIXELS), dtype=torch.uint8)
     w, b = model.decoder.weight.detach().double(), model.decoder.bias.detach().double()
     covariance = w @ w.T + VARIANCE * torch.eye(N_PIXELS, dtype=torch.float64)
@@ -117,7 +117,7 @@ def test_draws_from_the_prior_give_the_same_value_with_enough_of_them(solved):
 
 def test_with_one_sample_it_is_the_elbo():
     torch.manual_seed(0)
-    model = VAE(3, 8, 16).eval()
+    model = VAE(3, 8, (1, 4, 4)).eval()
     images = torch.randint(0, 256, (50, 16), dtype=torch.uint8)
     (one,) = importance.log_likelihood(model, images, (1,))
     # Not the same draws, and KL in closed form: the same within their scatter.
@@ -131,7 +131,7 @@ def test_the_groups_of_a_smaller_k_are_averaged():
     by_hand = torch.stack([log_w[[0, 2, 4]], log_w[[1, 3, 5]]]).exp().mean(dim=1).log().mean(dim=0)
     two = torch.zeros((2, 16), dtype=torch.uint8)
     one, three, seven = importance.log_likelihood(
-        VAE(2, 8, 16), two, (1, 3, 7), draws=lambda *arguments: log_w
+        VAE(2, 8, (1, 4, 4)), two, (1, 3, 7), draws=lambda *arguments: log_w
     )
     torch.testing.assert_close(three.per_image, by_hand)
     torch.testing.assert_close(one.per_image, log_w.mean(dim=0))
@@ -160,7 +160,7 @@ def test_a_number_of_samples_that_is_none_is_refused(solved, k):
 
 def a_batch():
     torch.manual_seed(0)
-    return VAE(2, 8, 16), torch.rand(30, 16)
+    return VAE(2, 8, (1, 4, 4)), torch.rand(30, 16)
 
 
 def test_the_terms_add_up_to_minus_the_bound_of_the_same_samples():
@@ -184,7 +184,7 @@ def test_training_on_the_bound_lowers_it():
     images = (torch.rand(200, 16, generator=generator()) * 60).byte()
     images[:100, ::2] += 150
     torch.manual_seed(0)
-    model = VAE(2, 8, 16)
+    model = VAE(2, 8, (1, 4, 4))
     terms = importance.importance_weighted_terms(5)
     history = train.fit(
         model, images, epochs=15, terms=terms, batch_size=20, progress=False, device="cpu"
@@ -194,7 +194,7 @@ def test_training_on_the_bound_lowers_it():
 
 def test_the_strong_decoder_counts_with_its_context():
     torch.manual_seed(0)
-    model = AutoregressiveVAE(1, 8, 9, context_size=5).eval()
+    model = AutoregressiveVAE(1, 8, (1, 3, 3), context_size=5).eval()
     torch.nn.init.normal_(model.from_context.weight)
     images = 255 * (torch.rand((6, 9), generator=generator()) > 0.5).byte()
     x = images / 255
@@ -226,7 +226,10 @@ def test_probabilities_where_logits_are_asked_for_are_noticed():
             return torch.sigmoid(super().decode(z))
 
     torch.manual_seed(0)
-    model, images = Probabilities(2, 8, 16), torch.randint(0, 256, (5, 4, 4), dtype=torch.uint8)
+    model, images = (
+        Probabilities(2, 8, (1, 4, 4)),
+        torch.randint(0, 256, (5, 4, 4), dtype=torch.uint8),
+    )
     with pytest.raises(ValueError, match="as probabilities are, where bernoulli_nll takes logits"):
         importance.log_likelihood(model, images, (2,))
 
@@ -234,7 +237,7 @@ def test_probabilities_where_logits_are_asked_for_are_noticed():
         return torch.nn.functional.binary_cross_entropy(p, x, reduction="none").sum(dim=1)
 
     (of_probabilities,) = importance.log_likelihood(model, images, (2,), nll=nll)
-    plain = VAE(2, 8, 16)
+    plain = VAE(2, 8, (1, 4, 4))
     plain.load_state_dict(model.state_dict())
     (of_logits,) = importance.log_likelihood(plain, images, (2,))
     assert of_probabilities.mean == pytest.approx(of_logits.mean, rel=1e-5)
@@ -243,5 +246,5 @@ def test_probabilities_where_logits_are_asked_for_are_noticed():
 @pytest.mark.filterwarnings("error")
 def test_one_image_has_no_standard_error():
     images = torch.randint(0, 256, (1, 4, 4), dtype=torch.uint8)
-    (estimate,) = importance.log_likelihood(VAE(2, 8, 16), images, (2,))
+    (estimate,) = importance.log_likelihood(VAE(2, 8, (1, 4, 4)), images, (2,))
     assert estimate.standard_error is None and estimate.per_image.shape == (1,)

@@ -38,7 +38,7 @@ sizes = pytest.mark.parametrize("network, latent_size, hidden_size, side", SIZES
 
 @sizes
 def test_autoencoder_shapes(network, latent_size, hidden_size, side):
-    model = Autoencoder(latent_size, hidden_size, side * side, network)
+    model = Autoencoder(latent_size, hidden_size, (1, side, side), network)
     x = rand(3, side, side)
     x_hat, z = model(x)
     assert x_hat.shape == (3, side * side)
@@ -50,7 +50,7 @@ def test_autoencoder_shapes(network, latent_size, hidden_size, side):
 
 @sizes
 def test_vae_shapes(network, latent_size, hidden_size, side):
-    model = VAE(latent_size, hidden_size, side * side, network)
+    model = VAE(latent_size, hidden_size, (1, side, side), network)
     x = rand(3, side, side)
     x_logits, mu, log_var = model(x)
     assert x_logits.shape == (3, side * side)
@@ -63,7 +63,7 @@ def test_vae_shapes(network, latent_size, hidden_size, side):
 @pytest.mark.parametrize("kind", [Autoencoder, VAE])
 @pytest.mark.parametrize("network", ["linear", "mlp", "deep", "conv"])
 def test_every_weight_gets_a_gradient(kind, network):
-    model = seeded(kind, 3, 32, 64, network)
+    model = seeded(kind, 3, 32, (1, 8, 8), network)
     model(rand(20, 64))[0].square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
@@ -71,7 +71,7 @@ def test_every_weight_gets_a_gradient(kind, network):
 
 @pytest.mark.parametrize("kind", [Autoencoder, VAE])
 def test_config_rebuilds_the_model(kind):
-    model = kind(3, 8, 49, "conv")
+    model = kind(3, 8, (1, 7, 7), "conv")
     assert kind(**model.config).load_state_dict(model.state_dict())
 
 
@@ -95,7 +95,7 @@ def test_vae_default_is_the_articles_network():
 
 
 def test_vae_forward_is_encode_reparameterize_decode():
-    model = seeded(VAE, 3, 8, 16)
+    model = seeded(VAE, 3, 8, (1, 4, 4))
     x, eps = rand(5, 16), torch.randn(5, 3)
     x_logits, mu, log_var = model(x, eps=eps)
     both = model.encoder(x)
@@ -111,13 +111,13 @@ def test_vae_forward_is_encode_reparameterize_decode():
 @pytest.mark.parametrize("kind", [Autoencoder, VAE])
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_decode_gives_logits_and_decode_mean_their_sigmoid(kind, network):
-    model = seeded(kind, 2, 8, 16, network)
+    model = seeded(kind, 2, 8, (1, 4, 4), network)
     z = 10 * torch.randn(4, 2)
     assert torch.equal(model.decode_mean(z), torch.sigmoid(model.decode(z)))
 
 
 def test_linear_autoencoder_is_affine_without_sigmoid():
-    model = seeded(Autoencoder, 3, input_size=16, network="linear")
+    model = seeded(Autoencoder, 3, shape=(1, 4, 4), network="linear")
     assert [type(m) for m in model.modules() if m is not model] == [nn.Linear, nn.Linear]
     for f, size in [(model.encode, 16), (model.decode_mean, 3)]:
         a, b = 5 * rand(4, size), 5 * rand(4, size, seed=1)
@@ -129,14 +129,14 @@ def test_linear_autoencoder_is_affine_without_sigmoid():
 
 
 def test_mlp_autoencoder_is_not_affine():
-    model = seeded(Autoencoder, 3, 8, 16)
+    model = seeded(Autoencoder, 3, 8, (1, 4, 4))
     a, b = 5 * rand(4, 16), 5 * rand(4, 16, seed=1)
     off = model.encode(a + b) + model.encode(torch.zeros(4, 16)) - model.encode(a) - model.encode(b)
     assert off.abs().max() > 1e-3
 
 
 def test_linear_vae_has_one_matrix_each_way_and_bernoulli_pixels():
-    model = seeded(VAE, 3, input_size=16, network="linear")
+    model = seeded(VAE, 3, shape=(1, 4, 4), network="linear")
     assert (model.encoder.out_features, model.decoder.in_features) == (6, 3)
     x_hat = model.decode_mean(10 * torch.randn(4, 3))
     assert x_hat.min() >= 0 and x_hat.max() <= 1
@@ -185,7 +185,7 @@ def test_reparameterize_has_a_seed():
 
 @pytest.mark.parametrize("network", ["linear", "mlp", "deep", "conv"])
 def test_sample_decodes_standard_normal_codes_by_seed(network):
-    model = seeded(VAE, 2, 8, 16, network)
+    model = seeded(VAE, 2, 8, (1, 4, 4), network)
     images = model.sample(50, torch.Generator().manual_seed(3))
     z = torch.randn((50, 2), generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(images, model.decode_mean(z))
@@ -195,7 +195,7 @@ def test_sample_decodes_standard_normal_codes_by_seed(network):
 
 
 def test_sample_does_not_use_the_encoder():
-    model = VAE(2, 8, 16)
+    model = VAE(2, 8, (1, 4, 4))
     for parameter in model.encoder.parameters():
         nn.init.constant_(parameter, math.nan)
     assert torch.isfinite(model.sample(5)).all()
@@ -212,9 +212,12 @@ def test_sample_does_not_use_the_encoder():
         ({"latent_size": 0}, "latent_size must be a whole number of at least 1, got 0"),
         ({"latent_size": 2.0}, "latent_size must be a whole number of at least 1, got 2.0"),
         ({"hidden_size": -1}, "hidden_size must be a whole number of at least 1, got -1"),
-        ({"input_size": 0}, "input_size must be a whole number of at least 1, got 0"),
+        ({"shape": (1, 0, 4)}, "each number of shape must be a whole number of at least 1, got 0"),
         ({"network": "transformer"}, "unknown network 'transformer': choose one of linear, mlp"),
-        ({"network": "conv", "input_size": 20}, "square images, got 20 pixels"),
+        (
+            {"network": "conv", "shape": (4, 5)},
+            "shape must be (channels, height, width), got (4, 5)",
+        ),
     ],
 )
 def test_bad_sizes_and_networks_are_refused(kind, options, says):
@@ -226,7 +229,7 @@ def test_bad_sizes_and_networks_are_refused(kind, options, says):
 @pytest.mark.parametrize("kind", [Autoencoder, VAE])
 @pytest.mark.parametrize("network", ["linear", "mlp", "deep", "conv"])
 def test_bad_images_and_codes_are_refused(kind, network):
-    model = kind(2, 8, 16, network)
+    model = kind(2, 8, (1, 4, 4), network)
     with pytest.raises(ValueError, match=r"floats in \[0, 1\], got torch.uint8: use data.to_float"):
         model.encode(torch.zeros(3, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"images of 16 pixels, got 25 \(shape \(3, 5, 5\)\)"):
@@ -239,13 +242,13 @@ def test_bad_images_and_codes_are_refused(kind, network):
 
 def test_one_flat_image_without_a_batch_is_refused():
     with pytest.raises(ValueError, match=r"\(16,\)"):
-        VAE(2, 8, 16).encode(torch.zeros(16))
+        VAE(2, 8, (1, 4, 4)).encode(torch.zeros(16))
 
 
 @pytest.mark.parametrize("n", [0, -3])
 def test_sample_refuses_no_images(n):
     with pytest.raises(ValueError, match=f"at least 1, got {n}"):
-        VAE(2, 8, 16).sample(n)
+        VAE(2, 8, (1, 4, 4)).sample(n)
 
 
 def test_reparameterize_names_the_shapes():
@@ -256,7 +259,7 @@ def test_reparameterize_names_the_shapes():
 
 
 def test_the_deep_network_is_that_of_burda_et_al():
-    model = VAE(50, 200, 784, "deep")
+    model = VAE(50, 200, (1, 28, 28), "deep")
     sizes = [(784, 200), (200, 200), (200, 100)], [(50, 200), (200, 200), (200, 784)]
     for part, expected in zip((model.encoder, model.decoder), sizes):
         layers = [layer for layer in part if isinstance(layer, nn.Linear)]

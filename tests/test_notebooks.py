@@ -53,7 +53,7 @@ def imports(notebook: nbformat.NotebookNode) -> str:
 
 def test_there_are_lessons():
     wanted = "01_autoencoder 02_vae 03_latent_space 04_anomaly 05_likelihood 06_rate_distortion "
-    wanted += "07_diagnosis 08_conditional 09_learned_prior 10_discrete_codes"
+    wanted += "07_diagnosis 08_conditional 09_learned_prior 10_discrete_codes 11_own_pictures"
     assert wanted.split() == NAMES
 
 
@@ -88,10 +88,11 @@ def test_committed_lesson_is_clean(path):
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=NAMES)
-def test_committed_outputs_are_of_the_real_mnist(path):
+def test_committed_outputs_are_of_the_real_mnist_or_of_the_photos(path):
     outputs = [o for cell in read(path).cells if cell.cell_type == "code" for o in cell.outputs]
     text = "\n".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs)
-    assert "mnist: 60,000 training and 10,000 test images" in text
+    of = "photos: 10,000 training" if "own_pictures" in path.name else "mnist: 60,000 training"
+    assert of in text
     assert "digits: 60,000" not in text
     assert any("image/png" in o.get("data", {}) for o in outputs)
 
@@ -328,13 +329,36 @@ def test_lesson_10_offline_with_other_numbers(run, tmp_path):
 
 
 @pytest.mark.lessons
+@pytest.mark.parametrize("in_colour", [True, False])
+def test_lesson_11_on_a_folder(run, tmp_path, monkeypatch, in_colour):
+    monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path / "data"))  # for what was read
+    random = np.random.default_rng(0)
+    for i in range(300):
+        height, width = random.integers(20, 60, 2)
+        corners = random.integers(0, 256, (2, 2, 3), np.uint8)
+        picture = Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
+        folder = tmp_path / "mine" / ("a b" if i % 2 and in_colour else "c")
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.convert("RGB" if in_colour else "L").save(folder / f"{i}.png")
+    small = {"side": 18, "epochs": 1, "latent_size": 5, "hidden_size": 64}
+    done = run("11_own_pictures", dataset=str(tmp_path / "mine"), **small)
+    text = printed(done)
+    kind = "in colour, 2 classes" if in_colour else "1 class"
+    assert f"of 18×18 pixels{' ' * in_colour}{', ' * (not in_colour)}{kind}" in text
+    assert "'mine' has no measured band" in text
+    assert ("warmer: asked for" if in_colour else "brighter: asked for") in text
+    assert (tmp_path / "results" / "11_own_pictures.json").is_file()
+
+
+@pytest.mark.lessons
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", NAMES)
 def test_lesson_on_a_gpu_with_no_change(run, name):
     small = {"epochs": 1, "latent_size": 5, "hidden_size": 64}
-    small |= {"n_images": 500} if name > "05" else {}
-    text = printed(run(name, dataset="digits", device="cuda", **small))
-    assert re.search(r"digits: 3,000 training .* on cuda", text)
+    small |= {"n_images": 500} if "05" < name < "11" else {}
+    dataset = "photos" if name > "11" else "digits"
+    text = printed(run(name, dataset=dataset, device="cuda", **small))
+    assert re.search(rf"{dataset}: 3,000 training .* on cuda", text)
     assert "No CUDA graph" not in text
 
 
@@ -366,6 +390,11 @@ def test_lesson_on_a_gpu_with_no_change(run, name):
             ["flow_epochs must be a whole number of at least"],
         ),
         ("10_discrete_codes", {"n_codes": 0}, ["n_codes must be a whole number of at least 1"]),
+        (
+            "11_own_pictures",
+            {"dataset": "nowhere", "side": 0, "lr": -1.0},
+            ["the path of a folder", "side must be a whole number", "lr must be a number over 0"],
+        ),
     ],
 )
 def test_bad_parameters_end_at_once(name, parameters, messages):

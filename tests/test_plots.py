@@ -49,6 +49,77 @@ def test_a_caption_of_several_columns_is_set_off_by_a_gap():
             assert [line.get_xdata()[0] for line in ax.lines] == gaps
 
 
+RED, BLACK, WHITE = (1, 0, 0), (0, 0, 0), (1, 1, 1)
+
+
+def dots(shape, places):
+    """Return floats `(n, *shape)`, black with one pixel that is red, in grey white, at (i, j)."""
+    images = torch.zeros(len(places), *shape)
+    for image, (i, j) in zip(images, places):
+        image[0, i, j] = 1
+    return images
+
+
+def shown_at(array, i, j):
+    """Return the pixel of a picture, of a grey one too, as (red, green, blue)."""
+    return tuple(array[i, j]) if array.ndim == 3 else 3 * (array[i, j],)
+
+
+both_kinds = pytest.mark.parametrize("shape", [(1, 12, 12), (3, 12, 12)], ids=["grey", "colour"])
+
+
+@both_kinds
+def test_tiles_keep_every_pixel_in_its_place_and_colour(shape):
+    places = [(2, 3), (5, 11), (0, 7)]
+    images, dot = dots(shape, places), WHITE if shape[0] == 1 else RED
+    for given in (images, images.flatten(1), (255 * images).byte().squeeze(1)):
+        tiled = plots.tile(given, 2)
+        assert tiled.shape[:2] == (24, 24)
+        for (top, left), (i, j) in zip([(0, 0), (0, 12), (12, 0)], places):
+            assert shown_at(tiled, top + i, left + j) == dot
+            tiled[top + i, left + j] = 0
+        assert not tiled[:12].any() and not tiled[12:, :12].any()  # black but for the dots
+        assert (tiled[12:, 12:] == 1).all()  # no image
+    apart = plots.tile(images, 2, gap=1)
+    assert apart.shape[:2] == (26, 26) and shown_at(apart, 5, 13 + 11) == dot
+    assert (apart[12] == 1).all() and (apart[:, 12] == 1).all()
+
+
+@both_kinds
+def test_figures_of_images_are_in_their_colour(shape):
+    images = dots(shape, [(2, 3), (5, 11), (0, 7), (4, 4)])
+    dot, gap = WHITE if shape[0] == 1 else RED, 1
+    grid = plots.image_grid(images, 2)
+    rows = plots.image_rows({"a": images[:2], "b": images[2:]})
+    manifold = plots.manifolds({"a": (images, (-3, 3, -3, 3))})
+    for figure, number, place in [
+        (grid, 0, (12 + gap + 0, 7)),
+        (rows, 1, (4, 12 + gap + 4)),
+        (manifold, 0, (5, 12 + 11)),  # no gap: it is one plane
+    ]:
+        (picture,) = figure.axes[number].images
+        array = picture.get_array()
+        assert shown_at(array, *place) == dot
+        assert shown_at(array, place[0] + 1, place[1] - 1) == BLACK
+        figure.draw_without_rendering()
+
+
+def test_the_black_borders_of_mnist_need_no_gap():
+    (picture,) = plots.image_grid(torch.zeros(4, 28, 28), 2).axes[0].images
+    assert picture.get_array().shape == (56, 56)
+
+
+def test_colours_a_little_outside_are_drawn_without_a_warning(caplog):
+    plots.image_grid(torch.full((2, 27), 1.2)).draw_without_rendering()  # a linear decoder's
+    assert caplog.records == []
+
+
+def test_images_that_are_not_square_are_not_drawn():
+    for draw in (plots.image_grid, lambda x: plots.image_rows({"a": x})):
+        with pytest.raises(ValueError, match="24 values are no square image, grey or in colour"):
+            draw(torch.zeros(3, 24))
+
+
 # --- what is said of a picture --------------------------------------------------------------------
 
 

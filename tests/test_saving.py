@@ -64,7 +64,7 @@ def test_code_in_a_file_is_not_run(tmp_path, how):
     content = {"kind": "VAE", "config": {}, "state": {}, "info": Code(trap)}
     with open(path, "wb") as file:
         torch.save(content, file) if how == "torch" else pickle.dump(content, file, protocol=2)
-    with pytest.raises(ValueError, match="damaged or no model of this course"):
+    with pytest.raises(ValueError, match="damaged or no model of this version of the course"):
         saving.load_model(path)
     assert not trap.exists()
     with contextlib.suppress(RuntimeError):  # a bare pickle is no file of torch.save

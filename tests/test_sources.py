@@ -296,6 +296,33 @@ def test_digits_labels_match_the_images(digits):
     assert (found == digits.test_labels).float().mean() > 0.6
 
 
+# --- the offline default in colour ----------------------------------------------------------------
+
+
+def test_photos_are_windows_onto_two_photographs():
+    images = load_images("photos")
+    assert images.train.shape == (10_000, 3, 32, 32) and images.test.shape == (1000, 3, 32, 32)
+    assert images.shape == (3, 32, 32) and images.train.dtype == torch.uint8
+    assert images.class_names == ("temple", "flower")
+    assert images.train_labels.bincount().tolist() == [5000, 5000]
+    # The dahlia is orange before dark green, and the sky over the temple is pale.
+    red, _, blue = (images.train[:, c].float().mean(dim=(1, 2)) for c in range(3))
+    flower = images.train_labels == 1
+    assert (red - blue)[flower].quantile(0.9) > 100 > (red - blue)[~flower].quantile(0.9)
+    assert torch.equal(load_images("photos").test, images.test)
+
+
+def test_photos_have_the_side_that_is_asked_for_and_no_window_is_another():
+    images = load_images("photos", side=8)
+    assert images.shape == (3, 8, 8)
+    every = torch.cat([images.train, images.test]).flatten(1)
+    assert len(every.unique(dim=0)) > 0.99 * len(every)  # small and dark ones may coincide
+    with pytest.raises(ValueError, match="side must be a whole number from 1 to 1,024, got 0"):
+        load_images("photos", side=0)
+    with pytest.raises(ValueError, match="side and colour are for your own pictures"):
+        load_images("photos", colour=False)
+
+
 # --- what is on disk ------------------------------------------------------------------------------
 
 
@@ -303,8 +330,9 @@ def test_digits_labels_match_the_images(digits):
 def test_unknown_name(name):
     with pytest.raises(ValueError) as error:
         load_images(name)
-    assert str(error.value) == (
-        f"unknown data set {name!r}: choose one of mnist, fashion, kmnist, digits"
+    assert str(error.value).startswith(
+        f"unknown data set {name!r}: choose one of mnist, fashion, kmnist, digits, photos, "
+        "or the path of a folder of pictures"
     )
 
 

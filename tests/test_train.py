@@ -121,11 +121,19 @@ class WithAScale(VAE):
     """A VAE with a parameter that is in neither of its networks."""
 
     def __init__(self) -> None:
-        super().__init__(3, 8, 16)
+        super().__init__(3, 8, (1, 4, 4))
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def decode(self, z):
         return super().decode(z) * self.log_scale.exp()
+
+
+class WithoutNorms(VAE):
+    def __init__(self):
+        super().__init__(3, 8, (1, 4, 4), "conv")
+        for name in ("encoder", "decoder"):
+            parts = [p for p in getattr(self, name) if not isinstance(p, nn.GroupNorm)]
+            setattr(self, name, nn.Sequential(*parts))
 
 
 def rates_of_each_step(monkeypatch, model, **options):
@@ -164,15 +172,21 @@ def test_the_linear_schedule_has_a_rate_for_each_network_and_one_for_what_is_in_
     "model, options",
     [
         (WithAScale(), {"schedule": "constant"}),
-        (VAE(3, 8, 16, network="conv"), {"schedule": "linear"}),
+        (WithoutNorms(), {"schedule": "linear"}),
     ],
     ids=["constant", "convolutions"],
 )
-def test_plain_adam_and_convolutions_have_one_rate(monkeypatch, model, options):
+def test_plain_adam_and_convolutions_without_a_norm_have_one_rate(monkeypatch, model, options):
     first, *others = rates_of_each_step(monkeypatch, model, **options).values()
     assert max(first) == pytest.approx(4e-3)
     assert all(steps == first for steps in others)
     assert (min(first) == max(first)) == (options["schedule"] == "constant")
+
+
+def test_convolutions_with_a_norm_have_two_rates(monkeypatch):
+    model = VAE(3, 8, (1, 4, 4), "conv")
+    rates = rates_of_each_step(monkeypatch, model, schedule="linear")
+    assert {max(steps) for steps in rates.values()} == {2e-3, 8e-3}
 
 
 def test_binarisation_reaches_training_and_test():
@@ -260,7 +274,7 @@ def test_progress_shows_the_terms_and_can_be_turned_off(capsys):
         ({"images": IMAGES[:0]}, r"at least one uint8 image, got \(0, 4, 4\)"),
         (
             {"images": patterned_images(side=5)},
-            "this model takes images of 16 pixels, images have 25: make it with input_size=25",
+            "images have 25 values, this model takes 16: make one with shape=images.shape",
         ),
         pytest.param({"test_images": TEST.float() / 255}, "float32"),
         pytest.param({"test_images": TEST[:0]}, "at least one"),
@@ -472,7 +486,7 @@ def test_a_trained_vae_keeps_its_bias():
 
 @pytest.mark.parametrize("options", [{"network": "linear"}, {"network": "conv"}])
 def test_other_networks_start_too_or_are_left_alone(options):
-    model = VAE(3, 16, 16, **options)
+    model = VAE(3, 16, (1, 4, 4), **options)
     before = weights(model)
     train.start_from_the_mean(model, IMAGES)
     assert same_weights(weights(model), before) == (options["network"] == "conv")

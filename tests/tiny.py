@@ -1,9 +1,11 @@
 """Tiny images and models, for tests of what trains."""
 
 import itertools
+import math
 
 import numpy as np
 import torch
+from PIL import Image
 
 from vae_lesson import losses, train
 from vae_lesson.models import VAE
@@ -18,9 +20,19 @@ def patterned_images(n=64, side=4, seed=0):
     return torch.from_numpy(images.clip(0, 255).round().astype(np.uint8)).view(n, side, side)
 
 
+def coloured_folder(folder, n=300, side=40):
+    """Write pictures whose left half is of one colour and whose right half of another."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i, halves in enumerate(rng.integers(0, 256, (n, 2, 3), np.uint8)):
+        pixels = np.repeat(halves[None], side, axis=0).repeat(side // 2, axis=1)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
 def new(kind=VAE, latent_size=2, hidden_size=8, input_size=16, network="mlp", seed=0):
     torch.manual_seed(seed)
-    return kind(latent_size, hidden_size, input_size, network)
+    side = math.isqrt(input_size)
+    return kind(latent_size, hidden_size, (1, side, side), network)
 
 
 def fit(model, images, **options):

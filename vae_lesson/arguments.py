@@ -26,6 +26,14 @@ def check_one_of(what: str, value: object, known) -> None:
         raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
 
 
+def check_shape(shape: object) -> None:
+    """Raise ValueError unless `shape` is that of an image, (channels, height, width)."""
+    if not isinstance(shape, (tuple, list)) or len(shape) != 3:
+        raise ValueError(f"shape must be (channels, height, width), got {shape!r}")
+    for length in shape:
+        check_whole("each number of shape", length)
+
+
 def check_same_shape(**tensors: Tensor) -> None:
     """Raise ValueError if shapes differ: (B, 1) against (B, 784) would broadcast to a plausible
     number of the wrong thing."""
@@ -35,3 +43,10 @@ def check_same_shape(**tensors: Tensor) -> None:
             f"{', '.join(map(str, some[:-1]))} and {some[-1]}" for some in (list(tensors), shapes)
         )
         raise ValueError(f"{names} must have the same shape, got {got}")
+
+
+def shapes_of(value: object):
+    """Return a tensor's shape, a list of those in a tuple or list, else the type's name."""
+    if isinstance(value, (tuple, list)):
+        return [shapes_of(part) for part in value]
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -18,7 +18,9 @@ SIDE = 28  # pixels, of MNIST and its like
 
 @dataclass(frozen=True, repr=False)
 class Images:
-    """A data set: images `(N, 28, 28)` uint8 and labels `(N,)` int64, all on one device.
+    """A data set: uint8 images and int64 labels `(N,)`, all on one device.
+
+    Images are square: grey `(N, side, side)`, in colour `(N, 3, side, side)`.
 
     `name` is what was loaded: "digits" when the data set asked for could not be had.
     """
@@ -30,12 +32,39 @@ class Images:
     test_labels: Tensor
     class_names: tuple[str, ...]
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, side, side) of an image, as the models take it."""
+        return square_shape(self.train[0].numel())
+
     def __repr__(self) -> str:
-        side = self.train.shape[1]
+        channels, side, _ = self.shape
+        n_classes = len(self.class_names)
         return (
             f"{self.name}: {len(self.train):,} training and {len(self.test):,} test images "
-            f"of {side}×{side} pixels, {len(self.class_names)} classes, on {self.train.device}"
+            f"of {side}×{side} pixels{' in colour' * (channels == 3)}, "
+            f"{n_classes} class{'es' * (n_classes != 1)}, on {self.train.device}"
         )
+
+
+def square_shape(n_values: int) -> tuple[int, int, int]:
+    """Return (channels, side, side) of a square image of so many values, grey or in colour.
+
+    Nothing is both: a square is never three times another. Raises: ValueError for neither.
+    """
+    for channels in (1, 3):
+        side = math.isqrt(n_values // channels)
+        if channels * side * side == n_values > 0:
+            return channels, side, side
+    raise ValueError(f"{n_values} values are no square image, grey or in colour")
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Return images `(N, ...)`, flat or not, as they are drawn: `(N, side, side)`, in colour
+    `(N, side, side, 3)`. Raises: ValueError if they are not square."""
+    channels, side, _ = square_shape(images[0].numel())
+    pictures = images.reshape(-1, channels, side, side)
+    return pictures[:, 0] if channels == 1 else pictures.movedim(1, 3)
 
 
 def to_float(
@@ -60,13 +89,16 @@ def to_float(
 
 def batches(
     images: Tensor,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     binarisation: str = "grey",
     generator: torch.Generator | None = None,
+    device: torch.device | None = None,
 ):
-    """Yield the images in their order, as float batches `(B, pixels)`; the last may be smaller."""
+    """Yield the images in their order, as float batches `(B, pixels)` on `device`, by default their
+    own; the last may be smaller. By default 1,000, and fewer of images larger than MNIST's."""
+    batch_size = batch_size or min(1000, max(1, 784_000 // images[0].numel()))
     for part in images.split(batch_size):
-        yield to_float(part, binarisation, generator)
+        yield to_float(part.to(device or images.device), binarisation, generator)
 
 
 def centre_digit(drawing: Tensor) -> Tensor:

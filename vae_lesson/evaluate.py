@@ -1,6 +1,6 @@
 """The numbers of the lessons: codes and reconstructions, the ELBO, active units, the ROC curve.
 
-Images are uint8 `(N, side, side)`. Nothing here trains.
+Images are uint8, `(N, side, side)` or `(N, 3, side, side)`. Nothing here trains.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from vae_lesson.models import VAE, reparameterize
 def posteriors(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return (mu, log_var) of q(z|x) for every image, each `(N, latent_size)`."""
     device = next(model.parameters()).device
-    pairs = [model.encode(x) for x in batches(images.to(device))]
+    pairs = [model.encode(x) for x in batches(images, device=device)]
     mu, log_var = (torch.cat(part) for part in zip(*pairs))
     return mu, log_var
 
@@ -31,7 +31,7 @@ def codes(model: nn.Module, images: Tensor) -> Tensor:
     if isinstance(model, VAE):
         return posteriors(model, images)[0]
     device = next(model.parameters()).device
-    return torch.cat([model.encode(x) for x in batches(images.to(device))])
+    return torch.cat([model.encode(x) for x in batches(images, device=device)])
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def terms_per_image(
     terms = terms or default_terms(model)
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    parts = batches(images.to(device), 1000, binarisation, generator)
+    parts = batches(images, None, binarisation, generator, device)
     recon, kl = zip(*(terms(model, x, generator) for x in parts))
     return torch.cat(recon), torch.cat(kl)
 

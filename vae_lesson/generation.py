@@ -97,7 +97,7 @@ def nearest_distance(points: Tensor, cloud: Tensor) -> Tensor:
 
 
 def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 2, seed: int = 0) -> nn.Sequential:
-    """Train a small classifier 784-128-10 on uint8 images: the instrument of `measure`.
+    """Train a small classifier on uint8 images, for MNIST 784-128-10: the instrument of `measure`.
 
     Reads MNIST's test digits with about 97% accuracy after a second. Its weights come from `seed`
     alone, and the global random state is left as it was.

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from vae_lesson.data import square_shape
+
 
 def lerp(z0: Tensor, z1: Tensor, t: float | Tensor) -> Tensor:
     """Return (1 - t) z0 + t z1, the straight line from z0 (t = 0) to z1 (t = 1)."""
@@ -129,5 +131,7 @@ def bar(images: Tensor) -> Tensor:
 def _square(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise ValueError(f"images must be floats in [0, 1], got {images.dtype}: use data.to_float")
-    side = math.isqrt(images[0].numel())
+    channels, side, _ = square_shape(images[0].numel())
+    if channels != 1:
+        raise ValueError(f"measures of handwriting take grey images, got {tuple(images.shape)}")
     return images.reshape(len(images), side, side)

@@ -88,8 +88,25 @@ def elbo_terms(model: VAE, x: Tensor, generator: torch.Generator | None = None):
     recon = -log p(x|z) and kl = KL(q(z|x) ‖ N(0, I)), each `(B,)`, in nats per image.
     Source: Kingma & Welling 2014, eq. 10.
     """
-    x_logits, mu, log_var = model(x, generator=generator)
+    x_logits, mu, log_var = outputs(model, x, generator)
     return bernoulli_nll(x_logits, x), kl_standard_normal(mu, log_var)
+
+
+def outputs(model: nn.Module, x: Tensor, generator: torch.Generator | None = None):
+    """Return (output, mu, log_var) = model(x), its noise drawn from the generator.
+
+    Raises: ValueError if the model's `forward` takes no generator.
+    """
+    try:
+        return model(x, generator=generator)
+    except TypeError as error:
+        if "unexpected keyword argument 'generator'" not in str(error):
+            raise
+        raise ValueError(
+            f"the forward of {type(model).__name__} takes no generator to draw its noise from: "
+            "write forward(self, x, eps=None, generator=None), and give both to "
+            "models.reparameterize; or train adapter.adapt(model, shape), which needs no forward"
+        ) from error
 
 
 def squared_error_terms(model: Autoencoder, x: Tensor, generator: torch.Generator | None = None):
@@ -107,5 +124,6 @@ def default_terms(model: nn.Module) -> Terms:
         return squared_error_terms
     raise ValueError(
         f"what a {type(model).__name__} is trained on is not known here: give terms, a function "
-        "(model, x, generator) -> recon, kl, each (B,)"
+        "(model, x, generator) -> recon, kl, each (B,); or, if it is a VAE of your own, train "
+        "adapter.adapt(model, shape)"
     )

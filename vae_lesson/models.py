@@ -1,7 +1,8 @@
 """The networks: an autoencoder and a variational autoencoder, linear, MLP or convolutional.
 
-Images go in flat or square, floats in [0, 1], and come out flat, `(B, input_size)`. Decoders return
-logits; `decode_mean` turns them into pixel intensities. No loss and no training here.
+Images go in flat or as pictures, floats in [0, 1], and come out flat, `(B, input_size)`: row by
+row, in colour one channel after the other. Decoders return logits; `decode_mean` turns them into
+pixel intensities. No loss and no training here.
 """
 
 import math
@@ -10,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from vae_lesson.arguments import check_one_of, check_same_shape, check_whole
+from vae_lesson.arguments import check_one_of, check_same_shape, check_shape, check_whole
 
 NETWORKS = ("linear", "mlp", "deep", "conv")
 
@@ -39,7 +40,8 @@ class EncoderDecoder(nn.Module):
     """What both models are made of: two networks, and a look at what goes into them.
 
     `network="linear"` has one matrix each way, no hidden layer and no sigmoid; `"mlp"` has one
-    hidden layer each way, `"deep"` two, `"conv"` two strided convolutions. The defaults are the
+    hidden layer each way, `"deep"` two; `"conv"` first halves the image by convolutions, until no
+    side is over 7. `shape` is that of an image, (channels, height, width). The defaults are the
     article's network, 784-400-20-400-784 with ReLU.
     """
 
@@ -49,14 +51,14 @@ class EncoderDecoder(nn.Module):
         self,
         latent_size: int = 20,
         hidden_size: int = 400,
-        input_size: int = 784,
+        shape: tuple[int, int, int] = (1, 28, 28),
         network: str = "mlp",
     ) -> None:
         super().__init__()
-        sizes = {"latent_size": latent_size, "hidden_size": hidden_size, "input_size": input_size}
+        sizes = {"latent_size": latent_size, "hidden_size": hidden_size, "shape": shape}
         self.config = sizes | {"network": network}
-        self.latent_size, self.input_size, self.network = latent_size, input_size, network
         self.encoder, self.decoder = networks(**self.config, heads=self.heads)
+        self.latent_size, self.input_size, self.network = latent_size, math.prod(shape), network
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the decoder's output, the logits: `(B, latent_size)` -> `(B, input_size)`."""
@@ -140,18 +142,18 @@ class VAE(EncoderDecoder):
 
 
 def networks(
-    latent_size: int, hidden_size: int, input_size: int, network: str, heads: int
+    latent_size: int, hidden_size: int, shape: tuple[int, int, int], network: str, heads: int
 ) -> tuple[nn.Module, nn.Module]:
     """Return (encoder to heads · latent_size numbers, decoder from latent_size numbers)."""
     check_whole("latent_size", latent_size)
     check_whole("hidden_size", hidden_size)
-    check_whole("input_size", input_size)
+    check_shape(shape)
     check_one_of("network", network, NETWORKS)
-    code_size = heads * latent_size
+    code_size, input_size = heads * latent_size, math.prod(shape)
     if network == "linear":
         return nn.Linear(input_size, code_size), nn.Linear(latent_size, input_size)
     if network == "conv":
-        return _conv_networks(latent_size, hidden_size, input_size, code_size)
+        return _conv_networks(latent_size, hidden_size, shape, code_size)
     hidden, activation = (
         ([hidden_size], nn.ReLU) if network == "mlp" else (2 * [hidden_size], nn.Tanh)
     )
@@ -175,34 +177,29 @@ def _mlp(sizes: list[int], activation: type[nn.Module]) -> nn.Sequential:
 
 
 def _conv_networks(
-    latent_size: int, hidden_size: int, input_size: int, code_size: int, channels: int = 16
+    latent_size: int, hidden_size: int, shape: tuple[int, int, int], code_size: int
 ) -> tuple[nn.Module, nn.Module]:
-    side = math.isqrt(input_size)
-    if side * side != input_size:
-        raise ValueError(f"a convolutional network needs square images, got {input_size} pixels")
-    half = (side + 1) // 2  # what a stride of 2 leaves of any side, odd ones too
-    quarter = (half + 1) // 2
-    features = 2 * channels * quarter * quarter
-    encoder = nn.Sequential(
-        nn.Unflatten(1, (1, side, side)),
-        nn.Conv2d(1, channels, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        *_mlp([features, hidden_size, code_size], nn.ReLU),
-    )
+    channels, *size = shape
+    sizes, widths = [size], [channels]
+    while len(sizes) == 1 or max(sizes[-1]) > 7:
+        sizes.append([(length + 1) // 2 for length in sizes[-1]])  # of odd ones too
+        widths.append(min(32 * 2 ** (len(sizes) - 2), 128))
+    features = widths[-1] * math.prod(sizes[-1])
+    encoder = [nn.Unflatten(1, tuple(shape))]
+    for n_in, n_out in pairwise(widths):
+        encoder += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), *_normalised(n_out)]
+    encoder += [nn.Flatten(), *_mlp([features, hidden_size, code_size], nn.ReLU)]
+    decoder = [*_mlp([latent_size, hidden_size, features], nn.ReLU), nn.ReLU()]
+    decoder += [nn.Unflatten(1, (widths[-1], *sizes[-1]))]
     # Upsampling to a given size, then convolving, works for any side and leaves no checkerboard
     # (Odena et al. 2016), which a transposed convolution does.
-    decoder = nn.Sequential(
-        *_mlp([latent_size, hidden_size, features], nn.ReLU),
-        nn.ReLU(),
-        nn.Unflatten(1, (2 * channels, quarter, quarter)),
-        nn.Upsample(size=(half, half)),
-        nn.Conv2d(2 * channels, channels, 3, padding=1),
-        nn.ReLU(),
-        nn.Upsample(size=(side, side)),
-        nn.Conv2d(channels, 1, 3, padding=1),
-        nn.Flatten(),
-    )
-    return encoder, decoder
+    for n_in, n_out, size in zip(widths[:0:-1], widths[-2::-1], sizes[-2::-1]):
+        decoder += [nn.Upsample(size=tuple(size)), nn.Conv2d(n_in, n_out, 3, padding=1)]
+        decoder += _normalised(n_out)
+    return nn.Sequential(*encoder), nn.Sequential(*decoder[:-2], nn.Flatten())
+
+
+def _normalised(n_channels: int) -> list[nn.Module]:
+    """Return what follows a convolution: without a norm the default rate is too high for it. Of
+    each image by itself (Wu & He 2018), so that no image's loss depends on its batch."""
+    return [nn.GroupNorm(math.gcd(8, n_channels), n_channels), nn.ReLU()]

@@ -6,11 +6,15 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 
 
+def project() -> Path:
+    """Return the project's folder; the working folder where the package is installed without it."""
+    return PROJECT if (PROJECT / "pyproject.toml").is_file() else Path.cwd()
+
+
 def place(variable: str, default: str) -> Path:
     """Return the folder that an environment variable names, else `default`; nothing is made.
 
     `~` is the home folder. A relative path starts from the project, in a kernel as in a shell;
     from the working folder where the package is installed without the project.
     """
-    root = PROJECT if (PROJECT / "pyproject.toml").is_file() else Path.cwd()
-    return root / Path(os.environ.get(variable) or default).expanduser()
+    return project() / Path(os.environ.get(variable) or default).expanduser()

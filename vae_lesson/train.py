@@ -15,7 +15,7 @@ from vae_lesson.evaluate import mean_terms
 from vae_lesson.losses import Terms, default_terms, elbo_terms, neg_elbo
 from vae_lesson.models import VAE, convolves
 from vae_lesson.running import processes
-from vae_lesson.running.devices import pick_device
+from vae_lesson.running.devices import moved, pick_device
 from vae_lesson.running.graphs import graphed
 from vae_lesson.running.run import History, Run
 
@@ -46,7 +46,7 @@ def fit(
     The defaults are the fast recipe: on MNIST, two epochs to 104.95 to 105.10 nats (five seeds),
     where the article's ten at a constant 1e-3 end with 105.4 to 105.9.
 
-    images, test_images: uint8 `(N, ...)`, moved to `device` once (see `pick_device`).
+    images, test_images: uint8 `(N, ...)`, moved to `device` once if there is room (`moved`).
     schedule: "constant"; or "linear", which rises over the first 15% of the steps, for the encoder
     to half of `lr`, for the decoder to twice as much (see `rates`), and falls to 0.
     warm_start: let a fresh VAE start from the mean image (`start_from_the_mean`).
@@ -59,15 +59,14 @@ def fit(
 
     Under torchrun each process takes its share of every batch, and all end with the same weights.
     On a CUDA device the steps run as one CUDA graph, and numbers are read at an epoch's end.
-    An interrupt (Ctrl-C, the stop button) ends the training, keeps the model and the history so
-    far, and says where it stopped.
+    An interrupt (Ctrl-C, the stop button) ends the training, keeps model and history, and says so.
 
     Raises: ValueError for a bad argument, before any training; Diverged at the first NaN or inf.
     """
     settings = settings_of(epochs, batch_size, lr, schedule, warm_start, beta, binarisation, seed)
     terms = terms or default_terms(model)
     device = pick_device(device)
-    images = as_images("images", images, model).to(device)
+    images = moved(as_images("images", images, model), device)
     model.to(device).train()
     if warm_start and terms is elbo_terms:
         start_from_the_mean(model, images)
@@ -78,14 +77,14 @@ def fit(
     beta_at = beta if callable(beta) else lambda progress: beta
     test = None
     if test_images is not None:
-        test_images = as_images("test_images", test_images, model).to(device)
+        test_images = moved(as_images("test_images", test_images, model), device)
         test = functools.partial(mean_terms, model, test_images, terms, seed, binarisation)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     run = Run(parts, (order, noise), settings, images, test, progress, checkpoint, resume)
 
-    def step(index: Tensor) -> Tensor:
-        """Train on the images of this index; return the sums of recon and kl over them, `(2,)`."""
-        x = to_float(images.index_select(0, index), binarisation, noise)  # (B, pixels)
+    def step(batch: Tensor) -> Tensor:
+        """Train on these uint8 images; return the sums of recon and kl over them, `(2,)`."""
+        x = to_float(batch, binarisation, noise)  # (B, pixels)
         recon, kl = batch_terms(x, noise)  # (B,) each, in nats per image
         sums = run.check(recon, kl)  # a NaN ends the training here, before it reaches the weights
         optimizer.zero_grad(set_to_none=True)
@@ -99,7 +98,8 @@ def fit(
             permutation = torch.randperm(len(images), generator=order, device=device)
             for index in permutation.split(batch_size):
                 beta_now.fill_(beta_at(run.progress))
-                run.watch(take_step(index), len(index))
+                batch = images.index_select(0, index.to(images.device)).to(device)
+                run.watch(take_step(batch), len(batch))
                 scheduler.step()
             run.end_epoch()
     return run.history
@@ -111,13 +111,13 @@ def start_from_the_mean(model: VAE, images: Tensor) -> None:
 
     Else the first steps go into learning that the border is black. A bias that has left the range
     it was made in has been trained, and is left alone; so is a decoder whose last layer is not
-    Linear, which has no bias for each pixel.
+    Linear, which has no bias for each pixel, and a network of your own (`adapter`).
     """
-    last = model.decoder if isinstance(model.decoder, nn.Linear) else model.decoder[-1]
+    last = model.decoder[-1] if isinstance(model.decoder, nn.Sequential) else model.decoder
     if not isinstance(last, nn.Linear) or last.bias.abs().max() > last.in_features**-0.5:
         return
     # A part at a time: 60,000 images as int64 are 380 MB.
-    parts = images.flatten(1).split(5000)
+    parts = images.flatten(1).split(500)
     mean = sum(part.sum(dim=0, dtype=torch.int64) for part in parts) / (255 * len(images))
     last.bias.copy_(torch.logit(mean, eps=1e-3))
 
@@ -141,9 +141,10 @@ def rates(model: nn.Module, lr: float, schedule: str) -> list[dict]:
     """Return Adam's groups: for "linear", the encoder at half of lr, the decoder at twice.
 
     At one rate a step can move the encoder's units by 2 to 12 times as much of their spread as the
-    decoder's (lesson 02 measures it). A network that convolves has one: with two it ended higher.
+    decoder's (lesson 02 measures it). Convolutions without a norm ended higher with two.
     """
-    two = schedule == "linear" and not convolves(model)
+    normed = any(isinstance(part, nn.GroupNorm) for part in model.modules())
+    two = schedule == "linear" and (normed or not convolves(model))
     factors = {"encoder": 0.5, "decoder": 2.0} if two else {}  # of lr; what is in neither has lr
     groups = {}
     for name, weight in model.named_parameters():
@@ -198,8 +199,7 @@ def as_images(name: str, given, model: nn.Module) -> Tensor:
     wanted, got = getattr(model, "input_size", None), given[0].numel()
     if wanted not in (None, got):
         raise ValueError(
-            f"this model takes images of {wanted} pixels, {name} have {got}: make it with "
-            f"input_size={got}"
+            f"{name} have {got} values, this model takes {wanted}: make one with shape=images.shape"
         )
     return given
 

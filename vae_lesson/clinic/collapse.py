@@ -28,7 +28,7 @@ class AutoregressiveVAE(VAE):
     Source: the masks are those of MADE, Germain et al. 2015; beside a VAE Chen et al. 2017.
     """
 
-    def __init__(self, *sizes: int, context_size: int = 500, **options) -> None:
+    def __init__(self, *sizes, context_size: int = 500, **options) -> None:
         super().__init__(*sizes, **options)
         input_size = self.input_size
         self.to_context = nn.Linear(input_size, context_size)

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from vae_lesson.arguments import shapes_of
 from vae_lesson.clinic.findings import FAULTS, NOT_FINITE, WRONG_RANGE, Finding
 from vae_lesson.clinic.inspect_loss import inspect_loss, reseed
 from vae_lesson.clinic.inspect_model import inspect_model
@@ -80,9 +81,11 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 def _check(model, x) -> None:
     halves = [getattr(model, half, None) for half in ("encode", "decode")]
     if not isinstance(model, nn.Module) or not all(map(callable, halves)):
-        raise ValueError(f"model must be an nn.Module with encode and decode, got {_shapes(model)}")
+        raise ValueError(
+            f"model must be an nn.Module with encode and decode, got {shapes_of(model)}"
+        )
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
-        raise ValueError(f"x must be a batch of float images (B, ...), got {_shapes(x)}")
+        raise ValueError(f"x must be a batch of float images (B, ...), got {shapes_of(x)}")
     for name, tensor in [("x", x), *model.named_parameters()]:
         if tensor.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{name} is {tensor.dtype}, too coarse: use float32 or float64")
@@ -91,7 +94,7 @@ def _check(model, x) -> None:
 def _run(model, x) -> tuple[Tensor, Tensor, Tensor]:
     """Return model(x), with its shapes checked."""
     returned = model(x)
-    match shapes := _shapes(returned):
+    match shapes := shapes_of(returned):
         case [(n, _, *_) as output, (m, _, *_) as mu, log_var]:
             if n == m == len(x) and math.prod(output) == x.numel() and mu == log_var:
                 return returned
@@ -104,13 +107,6 @@ def _run(model, x) -> tuple[Tensor, Tensor, Tensor]:
 def _value(loss, output, x, mu, log_var) -> Tensor:
     """Return the loss, with its shape checked."""
     value, n = loss(output, x, mu, log_var), len(x)
-    if (shape := _shapes(value)) not in [(), (1,), (n,), (n, 1)]:
+    if (shape := shapes_of(value)) not in [(), (1,), (n,), (n, 1)]:
         raise ValueError(f"loss must return a tensor of shape () or ({n},), got {shape}")
     return value
-
-
-def _shapes(value):
-    """Return a tensor's shape, a list of those in a tuple or list, else the type's name."""
-    if isinstance(value, (tuple, list)):
-        return [_shapes(part) for part in value]
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -8,8 +8,8 @@ Beside the widget every explorer shows a PNG of the same state, so that a page w
 
 import asyncio
 import base64
+import contextlib
 import html
-import math
 from collections.abc import Callable
 
 import ipywidgets as widgets
@@ -19,8 +19,19 @@ import traitlets
 from IPython import get_ipython
 from torch import Tensor, nn
 
-from vae_lesson.data import batches
-from vae_lesson.explore.parts import GAP, LOCK, Picture, SliderNames, enlarged, joined, png, still
+from vae_lesson.data import batches, square_shape
+from vae_lesson.explore.parts import (
+    GAP,
+    LOCK,
+    PICTURE,
+    Picture,
+    SliderNames,
+    as_pictures,
+    enlarged,
+    joined,
+    png,
+    still,
+)
 
 PAUSE = 0.2  # seconds without a move after which what is slow to draw is drawn again
 # Intensity: fresh networks decode to greys that lie 0.02 to 0.11 from ½ in the mean, the trained
@@ -44,7 +55,8 @@ class Decoder:
         if not callable(self.decode) or self.latent_size is None:
             raise ValueError(
                 f"{type(model).__name__} is no decoder: give a model with latent_size and "
-                "decode(z), or a function from codes to images and the code z to start from"
+                "decode(z), as adapter.adapt makes of yours, or a function from codes to images "
+                "and the code z to start from"
             )
         weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         self.device = torch.device("cpu") if weights is None else weights.device
@@ -55,23 +67,20 @@ class Decoder:
 
     @torch.inference_mode()
     def values(self, z: np.ndarray) -> Tensor:
-        """Return what the decoder gives for codes `(n, latent_size)`, as `(n, side, side)`."""
+        """Return what the decoder gives for codes `(n, latent_size)`: images `(n, ...)`."""
         x = self.decode(torch.from_numpy(np.float32(z)).to(self.device))
         x = torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x
         if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(z):
             raise ValueError("the decoder must give a tensor or array with one image for each code")
-        shape, side = tuple(x.shape[1:]), math.isqrt(x[0].numel())
-        if shape not in [(side * side,), (side, side), (1, side, side)]:
-            wanted = "no square image, (s·s,), (s, s) or (1, s, s)"
-            raise ValueError(f"the decoder gives images of shape {shape}: {wanted}")
+        x = _channels_first(x)
         if not x.isfinite().all():
             raise ValueError("the decoder gives NaN or inf: has its training diverged?")
-        return x.float().reshape(-1, side, side)
+        return x.float()
 
-    def images(self, z: np.ndarray) -> np.ndarray:
-        """Return what codes `(n, latent_size)` decode to: uint8 `(n, side, side)`."""
-        x = self.intensity(self.values(z))
-        return (255 * x.clamp(0, 1)).round().byte().cpu().numpy()
+    def images(self, z: np.ndarray, largest: int = PICTURE) -> np.ndarray:
+        """Return what codes `(n, latent_size)` decode to: uint8 `(n, side, side)`, in colour
+        `(n, side, side, 3)`, made smaller where a side is over `largest`."""
+        return as_pictures(self.intensity(self.values(z)), largest)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, bool]:
@@ -79,7 +88,7 @@ class Decoder:
         VAE: its `encode` gives (mu, log_var)."""
         if not hasattr(self.model, "encode"):
             raise ValueError("a decoder alone cannot encode an image: give the whole model")
-        given = [self.model.encode(x) for x in batches(images.to(self.device))]
+        given = [self.model.encode(x) for x in batches(images, device=self.device)]
         if is_vae := isinstance(given[0], (tuple, list)):
             given = [mu for mu, *_ in given]
         if any(getattr(z, "shape", (0,))[1:] != (self.latent_size,) for z in given):
@@ -229,6 +238,19 @@ def column(*children: widgets.Widget | str, **layout: str) -> widgets.VBox:
 def as_html(text: object) -> str:
     """Return a text that is not ours as HTML that shows it as it is written."""
     return html.escape(str(text))
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """Return images `(n, ...)` as they are, or with the channels moved from the last place."""
+    shape = tuple(x.shape[1:])
+    with contextlib.suppress(ValueError):
+        channels, side, _ = square_shape(x[0].numel())
+        if shape in [(channels * side * side,), (side, side), (channels, side, side)]:
+            return x
+        if shape == (side, side, channels):
+            return x.movedim(3, 1)
+    wanted = "(s·s,), (s, s), (1, s, s), or in colour (3·s·s,), (3, s, s)"
+    raise ValueError(f"the decoder gives images of shape {shape}: no square image, {wanted}")
 
 
 def _scale(x: Tensor, is_intensity: bool) -> tuple[Callable[[Tensor], Tensor], str]:

@@ -159,10 +159,14 @@ def draw_digit(model: VAE, images: Images, drawing: Tensor | None = None) -> Dra
     the test images (one draw each). drawing: uint8 `(28, 28)` to begin with, default the first
     test image.
 
-    Raises: ValueError if the model is no VAE of 28×28 images.
+    Raises: ValueError if the model is no VAE of 28×28 images in grey.
     """
     if not isinstance(model, VAE) or model.input_size != SIDE * SIDE:
-        raise ValueError(f"draw_digit needs a VAE of {SIDE}×{SIDE} images")
+        kind, size = type(model).__name__, getattr(model, "input_size", "unknown")
+        raise ValueError(
+            f"draw_digit needs a VAE of {SIDE}×{SIDE} images in grey, as its pad is "
+            f"(adapter.adapt makes one of yours): got {kind} of input_size {size}"
+        )
     drawing = images.test[0] if drawing is None else drawing
     return DrawExplorer(model, images, drawing.cpu().numpy())
 

@@ -88,8 +88,9 @@ class MapExplorer(Explorer):
 
     def _manifold(self, name: str, plane: Plane) -> bytes:
         grid = latent.box_grid(torch.tensor(plane.low), torch.tensor(plane.high), TILES)
-        tiles = torch.from_numpy(self._decoders[name].images(grid.numpy()))
-        return png((255 * plots.tile(tiles, TILES)).astype(np.uint8))
+        side = 2 * plane.size // TILES  # as large as a page with two pixels for one can show
+        tiles = (self._decoders[name].images(z.numpy(), side) for z in grid.split(TILES))
+        return png(np.vstack([np.hstack(images) for images in tiles]))
 
 
 def latent_map(model: nn.Module, images: Images, z: Tensor | None = None) -> MapExplorer:

@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from vae_lesson import latent
 from vae_lesson.explore.base import Decoder, Explorer, row
-from vae_lesson.explore.parts import FRAMES, GAP, PICTURE, Picture, enlarged, joined, png
+from vae_lesson.explore.parts import (
+    FRAMES,
+    GAP,
+    PICTURE,
+    Picture,
+    as_pictures,
+    enlarged,
+    joined,
+    png,
+)
 
 WIDTH = 3 * PICTURE + 2 * GAP  # pixels: the two ends and the image between them
 PATHS = {"lerp": "a straight line", "slerp": "a great arc around the origin"}
@@ -68,8 +77,8 @@ class MorphExplorer(Explorer):
 
     def _show_path(self) -> None:
         codes = self._code(torch.linspace(0, 1, FRAMES)[:, None])
-        frames = joined(self._decoders[""].images(codes), gap=1)
-        self._film.height = round(WIDTH * np.divide(*frames.shape))
+        frames = joined(self._decoders[""].images(codes, largest=WIDTH // FRAMES), gap=1)
+        self._film.height = round(WIDTH * np.divide(*frames.shape[:2]))
         self._film.value = png(frames)
         self._follow()
 
@@ -79,7 +88,8 @@ def morph(
 ) -> MorphExplorer:
     """Return one slider from `start` to `end`, on a straight line (lerp) or a great arc (slerp).
 
-    start and end: two uint8 images `(side, side)`, or two codes `(latent_size,)` as floats.
+    start and end: two uint8 images `(side, side)`, in colour `(3, side, side)`, or two codes
+    `(latent_size,)` as floats.
     test_images: uint8, for a button that takes two of them for the ends.
 
     Raises: ValueError if they are neither, or an image is given and the model cannot encode.
@@ -91,13 +101,13 @@ def morph(
 
 def _end(decoder: Decoder, name: str, given: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return the code of one end, and its image."""
-    if given.dtype == torch.uint8 and given.ndim == 2:
+    if given.dtype == torch.uint8 and (given.ndim == 2 or given.shape[:-2] == (3,)):
         (code,), _ = decoder.encode(given[None])
-        return code.cpu().numpy(), given.cpu().numpy()
+        return code.cpu().numpy(), as_pictures(given[None])[0]
     if given.is_floating_point() and given.shape == (decoder.latent_size,):
         code = given.detach().cpu().float().numpy()
         return code, decoder.images(code[None])[0]
     raise ValueError(
-        f"{name} must be a uint8 image (side, side) or a code of floats "
+        f"{name} must be a uint8 image, (side, side) or (3, side, side), or a code of floats "
         f"({decoder.latent_size},), got {given.dtype} of shape {tuple(given.shape)}"
     )

@@ -19,10 +19,13 @@ import anywidget
 import ipywidgets as widgets
 import matplotlib
 import numpy as np
+import torch
+import torch.nn.functional as F
 import traitlets
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from vae_lesson.data import SIDE
+from vae_lesson.data import SIDE, channels_last, square_shape
 
 HERE = Path(__file__).parent
 CSS = HERE / "parts.css"
@@ -100,6 +103,19 @@ class SliderNames(anywidget.AnyWidget):
     """Nothing to see: gives the sliders beside it names for a screen reader."""
 
     _esm = HERE / "names.js"
+
+
+def as_pictures(images: Tensor, largest: int = PICTURE) -> np.ndarray:
+    """Return images `(N, ...)`, uint8 or floats in [0, 1], as they are drawn: uint8
+    `(N, side, side)`, in colour `(N, side, side, 3)`, made smaller where a side is over `largest`.
+    """
+    images = images.cpu()
+    x = images / 255 if images.dtype == torch.uint8 else images
+    shape = square_shape(x[0].numel())
+    if shape[1] > largest:
+        smaller = {"size": (largest, largest), "mode": "bilinear", "antialias": True}
+        x = F.interpolate(x.reshape(-1, *shape), **smaller)
+    return (255 * channels_last(x).clamp(0, 1)).round().byte().numpy()
 
 
 def png(image: np.ndarray) -> bytes:

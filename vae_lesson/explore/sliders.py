@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vae_lesson import evaluate
 from vae_lesson.arguments import check_same_shape
 from vae_lesson.explore.base import Decoder, Explorer, column, row
-from vae_lesson.explore.parts import FRAMES, Picture, enlarged, png
+from vae_lesson.explore.parts import FRAMES, Picture, as_pictures, enlarged, png
 from vae_lesson.models import VAE
 
 FRAME = 28  # pixels, the height of a filmstrip
@@ -91,7 +91,7 @@ class SliderExplorer(Explorer):
         """Go to the code of a random test image, and show that image until the code moves on."""
         image = random.choice(self._test_images)
         (self.z,), _ = self._decoders[""].encode(image[None])
-        self._original.value = png(enlarged(image.cpu().numpy()))
+        self._original.value = png(enlarged(as_pictures(image[None])[0]))
         self._shown_original.layout.display = None
 
     def _moved(self) -> np.ndarray:
@@ -126,7 +126,7 @@ class SliderExplorer(Explorer):
         for slider, direction, strip in zip(self.sliders, self._directions, self._strips):
             steps = np.linspace(slider.min, slider.max, FRAMES, dtype=np.float32) - slider.value
             codes = self.z + steps[:, None] * direction
-            rows = [np.hstack(decoder.images(codes)) for decoder in self._decoders.values()]
+            rows = [np.hstack(d.images(codes, FRAME)) for d in self._decoders.values()]
             strip.value = png(np.vstack(rows))
 
     def _state(self) -> str:
@@ -145,10 +145,10 @@ def latent_sliders(
 ) -> SliderExplorer:
     """Return one slider for each latent dimension, from -3 to 3: ±3σ of a VAE's prior.
 
-    model: a model of this course, or any function from codes `(n, latent_size)` to square images;
-    then z says the latent size. z: the code to start from, default 0. test_images: uint8, for the
-    button that encodes one; of a VAE they also say how much each dimension is used (the mean KL):
-    the most used comes first, unused ones are folded away.
+    model: a model of this course, or any function from codes `(n, latent_size)` to square images,
+    grey or in colour; then z says the latent size. z: the code to start from, default 0.
+    test_images: uint8, for the button that encodes one; of a VAE they also say how much each
+    dimension is used (the mean KL): the most used comes first, unused ones are folded away.
 
     Raises: ValueError for what is no decoder of square images, and for a z of another size.
     """

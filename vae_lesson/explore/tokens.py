@@ -81,5 +81,10 @@ def change_tokens(model: nn.Module, image: Tensor) -> TokensExplorer:
     """Return an image (uint8) as the tokens of a `VQVAE`, of which each can be exchanged.
 
     Click on a cell or walk there with the arrow keys; the slider chooses among the entries.
+
+    Raises: ValueError for an image of another size than the model's.
     """
+    if image.numel() != model.input_size:
+        wanted = f"an image of {model.input_size} pixels"
+        raise ValueError(f"change_tokens needs {wanted}, got shape {tuple(image.shape)}")
     return TokensExplorer(model, image)

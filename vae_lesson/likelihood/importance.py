@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vae_lesson.arguments import check_same_shape, check_whole
 from vae_lesson.data import batches
-from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal
+from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal, outputs
 from vae_lesson.models import VAE, reparameterize
 
 Nll = Callable[[Tensor, Tensor], Tensor]
@@ -113,9 +113,10 @@ def log_likelihood(
             "takes logits: leave its last sigmoid out, or give an nll of probabilities"
         )
     most, rows = max(n_samples), []
-    for x in batches(images.to(device), 10, binarisation, generator):
-        # A part at a time: 5,000 samples of 10 images are 160 MB at once.
-        parts = [min(500, most - done) for done in range(0, most, 500)]
+    for x in batches(images, 10, binarisation, generator, device):
+        # A part at a time: 5,000 samples of 10 images of MNIST are 160 MB at once.
+        at_once = min(500, max(1, 392_000 // x.shape[1]))
+        parts = [min(at_once, most - done) for done in range(0, most, at_once)]
         log_w = torch.cat([draws(model, x, k, generator, nll) for k in parts])
         groups = [log_w[: most // k * k].unflatten(0, (k, -1)) for k in n_samples]
         # Each is (k, groups, B): the bound from k samples, averaged over the groups.
@@ -131,7 +132,7 @@ def elbo_terms_with(nll: Nll) -> Terms:
     """Return the terms of the ELBO for another likelihood of the pixels, for `train.fit`."""
 
     def terms(model: nn.Module, x: Tensor, generator: torch.Generator | None = None):
-        output, mu, log_var = model(x, generator=generator)
+        output, mu, log_var = outputs(model, x, generator)
         return nll(output, x), kl_standard_normal(mu, log_var)
 
     return terms

@@ -197,7 +197,7 @@ class LinearVAE(VAE):
     decode_mean = VAE.decode  # E[x|z] = W z + mean, `(B, latent_size)` -> `(B, input_size)`
 
     def __init__(self, latent_size: int = 5, input_size: int = 784) -> None:
-        super().__init__(latent_size, input_size=input_size, network="linear")
+        super().__init__(latent_size, shape=(1, 1, input_size), network="linear")
         # Variance 1 is over every eigenvalue of the lessons' 7×7 pixels: no dimension is used at
         # first, they come in one by one as the noise falls, the leading axis first. From a small
         # variance all come in at once, mixed, and it takes long to sort them out.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vae_lesson.arguments import check_same_shape
-from vae_lesson.data import to_float
+from vae_lesson.data import square_shape, to_float
 from vae_lesson.losses import bernoulli_nll, per_image
 
 
@@ -85,16 +85,36 @@ def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | floa
     return -per_image(below + above + width.masked_fill(black | white, 0))
 
 
-def sharpness(images: Tensor) -> float:
-    """Return the mean variance of the images' Laplacian, high where grey changes within a pixel.
+def fitted_log_scale(x_mean: Tensor, x: Tensor) -> Tensor:
+    """Return log s, s = σ √3 / π: the logistic distribution with the variance σ² of the errors.
 
-    Compare it with that of real images only: noise is sharp too. Images square, uint8 or in [0, 1].
+    σ² is that of `optimal_log_var`, and it comes without a gradient too. Shapes: -> `()`.
+    """
+    return 0.5 * optimal_log_var(x_mean, x) + math.log(math.sqrt(3) / math.pi)
+
+
+def fitted_logistic_nll(x_logits: Tensor, x: Tensor) -> Tensor:
+    """Return `discretised_logistic_nll` around sigmoid(x_logits), with the `fitted_log_scale`.
+
+    A likelihood to train with in colour, or on many greys, that needs no parameter of its own. The
+    scale is the batch's, so a picture's nats depend on those beside it: of 1,000 of a kind hardly.
+    To compare single ones, or to sample with `importance`, fit the scale once and keep it.
+    """
+    x_mean = torch.sigmoid(x_logits)
+    return discretised_logistic_nll(x_mean, x, fitted_log_scale(x_mean, x))
+
+
+def sharpness(images: Tensor) -> float:
+    """Return the mean variance of the images' Laplacian, high where it changes within a pixel.
+
+    Compare it with that of real images only: noise is sharp too. Images square, uint8 or in [0, 1];
+    of those in colour the mean over the channels.
     Source: a usual measure of focus, Pech-Pacheco et al. 2000.
     """
     x = to_float(images) if images.dtype == torch.uint8 else images.flatten(1)
-    side = math.isqrt(x.shape[1])
-    if side * side != x.shape[1] or side < 3:
-        raise ValueError(f"images must be square, 3×3 or more, got {x.shape[1]} pixels")
+    _, side, _ = square_shape(x.shape[1])
+    if side < 3:
+        raise ValueError(f"images must be 3×3 or more, got {side}×{side}")
     kernel = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], device=x.device, dtype=x.dtype)
     edges = F.conv2d(x.view(-1, 1, side, side), kernel[None, None])
     return edges.flatten(1).var(dim=1).mean().item()

@@ -61,8 +61,12 @@ class ConditionalVAE(nn.Module):
         super().__init__()
         self.latent_size, self.n_classes = latent_size, n_classes
         self.input_size = n_pixels + n_classes  # what `fit` gives it
-        self.encoder, _ = networks(latent_size, hidden_size, self.input_size, "mlp", heads=2)
-        _, self.decoder = networks(latent_size + n_classes, hidden_size, n_pixels, "mlp", heads=1)
+        self.encoder, _ = networks(
+            latent_size, hidden_size, (1, 1, self.input_size), "mlp", heads=2
+        )
+        _, self.decoder = networks(
+            latent_size + n_classes, hidden_size, (1, 1, n_pixels), "mlp", heads=1
+        )
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return (mu, log_var) of q(z|x, y). Shapes: x `(B, pixels)` -> two `(B, latent_size)`."""

@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 
 from vae_lesson import data, sources
-from vae_lesson.arguments import check_one_of
+from vae_lesson.arguments import check_whole
+from vae_lesson.likelihood.importance import elbo_terms_with
+from vae_lesson.likelihood.pixels import fitted_logistic_nll
 from vae_lesson.models import NETWORKS, VAE
 from vae_lesson.running import devices, processes, saving
 from vae_lesson.running.run import Diverged, History, say
@@ -48,7 +50,9 @@ def parser(fit: Callable) -> argparse.ArgumentParser:
         default = known[name].default
         add(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
     names = ", ".join(sources.NAMES)
-    add("--data", default="mnist", help=f"one of {names}; without a network digits")
+    add("--data", default="mnist", help=f"a folder of pictures, or one of {names}")
+    side = "pixels along a side of a folder's pictures (default: 32)"
+    add("--side", type=int, default=argparse.SUPPRESS, help=side)
     cold = "do not start from the mean image"
     add("--cold-start", dest="warm_start", action="store_false", help=cold)
     add("--device", default="auto", help="auto, cuda, mps or cpu")
@@ -76,14 +80,19 @@ def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = Non
     # torchrun starts every process anew when one of them dies: then going on is what is meant.
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
     resume = True if restarted else getattr(chosen, "resume", None)
+    side = getattr(chosen, "side", None)
     try:
         settings_of(**training)
-        check_one_of("data set", chosen.data, sources.NAMES)
+        if chosen.data not in sources.NAMES:
+            sources.own_folder(chosen.data)
+        if side is not None:
+            check_whole("--side", side, most=1024)
+            if chosen.data in sources.MNIST_LIKE:
+                raise ValueError(f"--side is for your own pictures, and {chosen.data} has its own")
         if Path(chosen.name).name != chosen.name or not chosen.name.strip("."):
             raise ValueError(f"--name must be a plain name, got {chosen.name!r}")
         device = devices.pick_device(chosen.device)
-        torch.manual_seed(chosen.seed)
-        model = _model(chosen)
+        _model(chosen, (1, 28, 28))  # what cannot be made says so before anything is loaded
         if "out" in chosen:
             os.environ["VAE_LESSON_RESULTS"] = str(chosen.out.expanduser().absolute())
         folder = saving.results_path("")
@@ -102,13 +111,21 @@ def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = Non
     rank, size = processes.world()
     try:
         with contextlib.redirect_stdout(None) if rank else contextlib.nullcontext():
-            images = sources.load_images(chosen.data, device=device)
+            images = sources.load_images(chosen.data, side=side)  # `fit` moves them, if they fit
             say(f"{images}{f' in {size} processes' if size > 1 else ''}")
+            torch.manual_seed(chosen.seed)
+            model = _model(chosen, images.shape)
+            terms = None
+            if images.shape[0] == 3:
+                # Greys may pass for probabilities of black and white; colours are 256 levels.
+                if chosen.binarisation != "grey":
+                    raise ValueError("--binarisation is of grey images: leave it out in colour")
+                terms = elbo_terms_with(fitted_logistic_nll)
             if resume:
                 there = checkpoint.is_file()
                 name = checkpoint.name
                 say(f"Going on from {name}." if there else f"No {name}: from the start.")
-            history = fit(model, images.train, test_images=images.test, **training)
+            history = fit(model, images.train, terms=terms, test_images=images.test, **training)
             if history.stopped is not None:
                 options.exit(130)
             if rank == 0:
@@ -121,9 +138,9 @@ def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = Non
         processes.stop()
 
 
-def _model(chosen: argparse.Namespace) -> VAE:
+def _model(chosen: argparse.Namespace, shape: tuple[int, int, int]) -> VAE:
     try:
-        return VAE(chosen.latent_size, chosen.hidden_size, network=chosen.network)
+        return VAE(chosen.latent_size, chosen.hidden_size, shape, chosen.network)
     except (RuntimeError, MemoryError):
         sizes = f"--latent-size {chosen.latent_size} and --hidden-size {chosen.hidden_size}"
         raise ValueError(f"{sizes} do not fit into memory: choose smaller ones") from None
@@ -137,15 +154,16 @@ def _leave(model: VAE, images: data.Images, history: History, path: Path) -> Non
     saving.save_model(model, files[0], dataset=images.name, **history.settings)
     with saving.whole(files[1]) as part:
         write_history(history, part)
-    generator = torch.Generator(images.train.device).manual_seed(history.settings["seed"])
-    samples = model.sample(64, generator).view(-1, 1, *images.train.shape[1:])
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(history.settings["seed"])
+    samples = model.sample(64, generator).view(-1, *images.shape)
     with saving.whole(files[2]) as part:
         save_image(samples, part, nrow=8)
     for epoch, (recon, kl) in enumerate(zip(history.test_recon, history.test_kl), 1):
         say(f"epoch {epoch}: test recon {recon:.2f} + KL {kl:.2f} = −ELBO {recon + kl:.2f} nats")
     for seconds in history.seconds[-1:]:
         size = processes.world()[1]
-        where = f"{images.train.device}{f' in {size} processes' if size > 1 else ''}"
+        where = f"{device}{f' in {size} processes' if size > 1 else ''}"
         say(f"{seconds:.1f} seconds of training on {where}")
     say(f"Saved {files[0].name}, its history and its 64 images in {path.parent}.")
 

@@ -1,5 +1,6 @@
 """CPU or GPU, and the same bits for any number of threads."""
 
+import math
 import os
 import platform
 
@@ -10,6 +11,12 @@ import torch
 # MKL reads this at its first product; it costs nothing that we could measure.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+
+def moved(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the images on the device, or as they are if they would take half of a GPU's room."""
+    room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    return images.to(device) if images.nbytes < room / 2 else images
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:

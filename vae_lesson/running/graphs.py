@@ -23,7 +23,7 @@ def graphed(
 
 
 class GraphedStep:
-    """Calls step(index) -> numbers, from the fourth call on as a graph, with the same result.
+    """Calls step(batch) -> numbers, from the fourth call on as a graph, with the same result.
 
     `step` must work on the device alone, and draw its noise from `generator`. Batches of another
     size than the first are stepped without the graph, and so is everything if recording fails.
@@ -33,22 +33,22 @@ class GraphedStep:
     def __init__(self, step: Callable[[Tensor], Tensor], generator: torch.Generator) -> None:
         self._step, self._generator = step, generator
         self._calls = 0
-        self._index = self._numbers = self._graph = None
+        self._batch = self._numbers = self._graph = None
         self._failed = False
 
-    def __call__(self, index: Tensor) -> Tensor:
-        if self._index is None:
-            self._index = index.clone()
-        if self._failed or index.shape != self._index.shape:
-            return self._step(index)
-        self._index.copy_(index)
+    def __call__(self, batch: Tensor) -> Tensor:
+        if self._batch is None:
+            self._batch = batch.clone()
+        if self._failed or batch.shape != self._batch.shape:
+            return self._step(batch)
+        self._batch.copy_(batch)
         if self._graph is None:
             self._calls += 1
             if self._calls <= WARM_UP:
                 return self._on_a_side_stream()
             self._record()
             if self._failed:
-                return self._step(index)
+                return self._step(batch)
         self._graph.replay()
         return self._numbers
 
@@ -57,7 +57,7 @@ class GraphedStep:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            numbers = self._step(self._index)
+            numbers = self._step(self._batch)
         torch.cuda.current_stream().wait_stream(stream)
         return numbers
 
@@ -66,7 +66,7 @@ class GraphedStep:
         graph.register_generator_state(self._generator)
         try:
             with torch.cuda.graph(graph):  # records, and runs nothing
-                self._numbers = self._step(self._index)
+                self._numbers = self._step(self._batch)
             self._graph = graph
         except RuntimeError as error:
             self._failed = True

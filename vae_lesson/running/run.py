@@ -86,7 +86,9 @@ class Run:
         self.history = History(settings=settings)
         self._epoch = self._step = 0  # the epoch that runs, from 1, and its steps so far
         if self._checkpoint is not None:
-            whole = [*images.shape, int(images.sum())]
+            # A part at a time: the sum of all would first make eight bytes of each.
+            total = sum(int(part.sum()) for part in images.split(500))
+            whole = [*images.shape, total]
             self._common = settings | {"network": str(parts["model"]), "images": whole}
             self._common |= {"test_images": test is not None, "device": self._device.type}
             factors = [group["factor"] for group in parts["optimizer"].param_groups]

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vae_lesson.arguments import check_one_of
 from vae_lesson.models import VAE, Autoencoder
 from vae_lesson.places import place
 from vae_lesson.running.devices import pick_device
@@ -49,7 +48,7 @@ def save_model(model: nn.Module, path: str | Path, **info: str | int | float) ->
 
     Raises: ValueError for a model that `load_model` would not know.
     """
-    check_one_of("kind of model", type(model).__name__, KINDS)
+    check_kind(model)
     content = {
         "kind": type(model).__name__,
         "config": model.config,
@@ -58,6 +57,16 @@ def save_model(model: nn.Module, path: str | Path, **info: str | int | float) ->
         "info": {k: v.item() if hasattr(v, "item") else v for k, v in info.items()},
     }
     _write(content, path)
+
+
+def check_kind(model: nn.Module) -> None:
+    """Raise ValueError for a model that `load_model` could not make again."""
+    if type(model) not in KINDS.values():
+        raise ValueError(
+            f"a {type(model).__name__} cannot be saved here, only {' and '.join(KINDS)}: keep a "
+            "network of your own by torch.save(network.state_dict(), path), and load it by "
+            "network.load_state_dict(torch.load(path))"
+        )
 
 
 def load_model(
@@ -81,7 +90,8 @@ def load_model(
         model = KINDS[content["kind"]](**config)
     except Exception as error:  # a damaged file can make the readers raise anything
         raise ValueError(
-            f"{path} is damaged or no model of this course: remove it and train again "
+            f"{path} is damaged or no model of this version of the course: remove it and train "
+            "again "
             f"({type(error).__name__}: {error})"
         ) from error
     try:

@@ -20,6 +20,8 @@ from matplotlib.patches import Circle, Ellipse
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from vae_lesson.data import SIDE, channels_last, square_shape
+
 WIDTH = 8.5  # inches: the width of a notebook's cell
 # Dark to light as well as hue, for readers and printers without colour.
 BLUE, ORANGE, GREY, PALE = "#0b5394", "#d55e00", "#7f7f7f", "#bbbbbb"
@@ -43,7 +45,7 @@ def image_grid(images: Tensor, n_columns: int = 8, title: str = "", *, alt: str 
     n_rows = math.ceil(len(images) / n_columns)
     size = min(WIDTH / n_columns, 0.7)
     fig, (ax,) = _panels((size * n_columns, size * n_rows + 0.3 * bool(title)), alt)
-    _show(ax, images, n_columns, interpolation="nearest")
+    _show_apart(ax, images, n_columns)
     ax.set_axis_off()
     ax.set_title(title)
     return fig
@@ -62,7 +64,7 @@ def image_rows(
     fig, axes = _panels((size * n_columns + 1.7, height), alt, n_rows=len(rows))
     extent = (-0.5, n_columns - 0.5, 0, 1)  # an image is one unit wide, its centre at its number
     for ax, (name, images) in zip(axes, rows.items()):
-        _show(ax, images, n_columns, interpolation="nearest", extent=extent)
+        _show_apart(ax, images, n_columns, extent=extent)
         ax.set(xticks=[], yticks=[], frame_on=False)
         ax.set_ylabel(unsigned_zeros(name), rotation=0, ha="right", va="center")
         for i, caption in enumerate(columns):
@@ -90,16 +92,17 @@ def manifolds(grids: dict[str, tuple[Tensor, tuple | None]], *, alt: str = "") -
     return fig
 
 
-def tile(images: Tensor, n_columns: int) -> np.ndarray:
-    """Return images `(N, ...)` side by side as one array in [0, 1], missing ones white."""
-    images = torch.as_tensor(images).detach().cpu()
-    images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    side = math.isqrt(images[0].numel())
-    n_rows = math.ceil(len(images) / n_columns)
-    cells = torch.ones(n_rows * n_columns, side, side)
-    cells[: len(images)] = images.reshape(-1, side, side)
-    cells = cells.reshape(n_rows, n_columns, side, side).permute(0, 2, 1, 3)
-    return cells.reshape(n_rows * side, n_columns * side).numpy()
+def tile(images: Tensor, n_columns: int, gap: int = 0) -> np.ndarray:
+    """Return images `(N, ...)` side by side as one array in [0, 1], missing ones white, and `gap`
+    white pixels after each. Shapes: `(rows, columns)` of pixels, in colour `(rows, columns, 3)`.
+    """
+    images = channels_last(torch.as_tensor(images).detach().cpu())
+    images = images.float() / 255 if images.dtype == torch.uint8 else images.float().clamp(0, 1)
+    n_rows, side = math.ceil(len(images) / n_columns), images.shape[1]
+    cells = torch.ones(n_rows * n_columns, side + gap, side + gap, *images.shape[3:])
+    cells[: len(images), :side, :side] = images
+    rows = cells.unflatten(0, (n_rows, n_columns)).transpose(1, 2)  # of pixels, then of images
+    return rows.flatten(0, 1).flatten(1, 2).numpy()
 
 
 # --- curves ---------------------------------------------------------------------------------------
@@ -318,8 +321,17 @@ def _panels(
     return fig, list(axes.flat)
 
 
-def _show(ax: Axes, images: Tensor, n_columns: int, **options) -> None:
-    ax.imshow(tile(images, n_columns), cmap="gray", vmin=0, vmax=1, **options)
+def _show(ax: Axes, images: Tensor, n_columns: int, gap: int = 0, **options) -> None:
+    ax.imshow(tile(images, n_columns, gap), cmap="gray", vmin=0, vmax=1, **options)
+
+
+def _show_apart(ax: Axes, images: Tensor, n_columns: int, **options) -> None:
+    """Show images that are no neighbours: but for MNIST's black borders, one would run into the
+    next."""
+    channels, side, _ = square_shape(images[0].numel())
+    gap = 0 if (channels, side) == (1, SIDE) else math.ceil(side / 32)
+    crisp = "nearest" if side <= 40 else None  # a larger one has more pixels than are drawn of it
+    _show(ax, images, n_columns, gap, interpolation=crisp, **options)
 
 
 def _scatter_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
@@ -331,7 +343,8 @@ def _scatter_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequ
 def _name_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
     """Write each class's name at its centre, framed in its colour: readable in grey too."""
     style = {"ha": "center", "va": "center", "fontsize": 9, "fontweight": "bold"}
-    for label in labels.unique().tolist():
+    most = min(20, len(labels.unique()))  # of more, not even the names would fit
+    for label in labels.bincount().topk(most).indices.sort().values.tolist():
         centre = points[labels == label].median(dim=0).values.tolist()
         box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": CLASS_COLOURS[label % 10]}
         ax.annotate(class_names[label], centre, **style, bbox=box | {"alpha": 0.85})

@@ -157,7 +157,7 @@ def noise(answer: Callable[[VAE, Tensor], Tensor]) -> Verdict:
     x, eps = draw((4, 9), (4, 3))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        model = _Noisy(3, 8, 9)
+        model = _Noisy(3, 8, (1, 3, 3))
     model.encoder[-1].bias.data[3:] += 1.0  # σ is not near 1
     model.eps = eps
     x = x.sigmoid()

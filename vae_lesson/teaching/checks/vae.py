@@ -121,7 +121,7 @@ def our_neg_elbo(x_logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Te
 def vae_training(answer: Callable) -> Verdict:
     """Check answer(model, images, epochs, batch_size, lr, generator), which trains."""
     mistakes = {"mu in place of z: the noise is forgotten": {"noise": 0}}
-    return compare_training(answer, our_vae_training, lambda: [VAE(2, 3, 4)], mistakes)
+    return compare_training(answer, our_vae_training, lambda: [VAE(2, 3, (1, 2, 2))], mistakes)
 
 
 def our_vae_training(model, images, epochs, batch_size, lr, generator, noise=1, **mistake) -> None:

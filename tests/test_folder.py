@@ -1,0 +1,718 @@
+"""Your own pictures: what is found in a folder, what becomes of each, and what is kept of it."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import fit, same_weights, weights
+from torch.utils.data import Dataset, TensorDataset
+from torchvision.datasets import FakeData
+from torchvision.transforms import ToTensor
+
+from vae_lesson import sources
+from vae_lesson.models import VAE
+from vae_lesson.sources import folder as folders
+from vae_lesson.sources import load_images, pictures
+
+PROJECT = Path(sources.__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path, monkeypatch):
+    """The cache of these tests, and never the user's own; for few pictures too."""
+    monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(folders, "MANY", 1)
+    return tmp_path / "data"
+
+
+def noise(number: int, side: int = 8, colour: bool = True) -> Image.Image:
+    """A picture that is like no other."""
+    shape = (side, side, 3) if colour else (side, side)
+    pixels = np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def fill(folder: Path, n: int, first: int = 0, colour: bool = True) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + n):
+        noise(number, colour=colour).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def forty(tmp_path):
+    """Forty pictures in colour, of 8×8 pixels."""
+    return fill(tmp_path / "mine", 40)
+
+
+def load(folder, side=8, **choices):
+    return load_images(folder, side=side, **choices)
+
+
+def contents(part: torch.Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in part}
+
+
+def same(one, other) -> bool:
+    parts = ("train", "train_labels", "test", "test_labels")
+    return all(torch.equal(getattr(one, part), getattr(other, part)) for part in parts)
+
+
+def square(picture: Image.Image, side: int = 8) -> np.ndarray:
+    return pictures.prepare(picture, side).astype(int)
+
+
+def from_file(path: Path, side: int = 8) -> np.ndarray:
+    """What becomes of one file, read as a folder is."""
+    shelf = folders._Pictures(path.parent, side)
+    return shelf[shelf.paths.index(path.name)][0].astype(int)
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+def test_a_folder_is_a_data_set(forty):
+    images = load_images(str(forty))
+    assert images.name == "mine/" and images.class_names == ("mine",)
+    assert images.shape == (3, 32, 32)
+    assert images.train.dtype == images.test.dtype == torch.uint8
+    assert images.train_labels.dtype == images.test_labels.dtype == torch.int64
+    assert len(images.train) == len(images.train_labels) and len(images.test) > 0
+    assert len(images.train) + len(images.test) == 40
+
+
+def test_pixels_are_those_of_the_files(forty):
+    images = load(forty)
+    expected = {np.asarray(noise(i)).transpose(2, 0, 1).tobytes() for i in range(40)}
+    assert contents(images.train) | contents(images.test) == expected
+
+
+def test_subfolders_are_classes_and_what_lies_deeper_is_theirs(tmp_path):
+    fill(tmp_path / "animals" / "cats", 60)
+    fill(tmp_path / "animals" / "ants" / "red" / "small", 60, first=60)
+    fill(tmp_path / "animals", 60, first=120)
+    (tmp_path / "animals" / "no pictures").mkdir()
+    images = load(tmp_path / "animals")
+    assert images.class_names == ("animals", "ants", "cats")
+    for part, labels in [(images.train, images.train_labels), (images.test, images.test_labels)]:
+        for image, label in zip(part, labels):
+            number = next(i for i in range(180) if np.array_equal(image, square(noise(i))))
+            assert label == (2, 1, 0)[number // 60]
+    assert len(set(images.test_labels[:9].tolist())) > 1  # the test part is mixed too
+
+
+def test_names_hidden_files_and_other_files(tmp_path):
+    folder = fill(tmp_path / "näme with space", 20)
+    noise(50).save(folder / ".hidden.png")
+    fill(folder / ".hidden", 1, first=51)
+    noise(52).save(folder / "GROSS.JPG", quality=95)
+    (folder / "0.png").rename(folder / "été 日本.PNG")
+    (folder / "notes.txt").write_text("no picture")
+    images = load(folder)
+    assert len(images.train) + len(images.test) == 21
+    assert images.name == "näme with space/"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems know only Unicode")
+def test_a_name_that_is_not_unicode_can_be_printed(tmp_path, capsys):
+    folder = fill(tmp_path / "mine", 20)
+    broken = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    broken.write_bytes(b"")
+    load(folder)
+    load(folder)
+    assert capsys.readouterr().out.encode().count("caf\ufffd.png".encode()) == 2
+
+
+def test_links_in_a_circle_end(tmp_path):
+    folder = tmp_path / "mine"
+    fill(folder / "a", 10)
+    fill(folder / "b", 10, first=10)
+    (folder / "a" / "up").symlink_to(folder)
+    (folder / "a" / "x").symlink_to(folder / "b")
+    (folder / "b" / "y").symlink_to(folder / "a")
+    images = load(folder)
+    assert images.class_names == ("a", "b")
+    assert len(images.train) + len(images.test) == 40  # each is reached by two ways
+
+
+def test_a_subfolder_that_cannot_be_read_is_named(forty, monkeypatch, capsys):
+    (forty / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(load(forty).test) > 0
+    assert "1 could not be read and are left out: locked." in capsys.readouterr().out
+
+
+def test_broken_files_are_counted_and_named(tmp_path, monkeypatch, capsys):
+    folder = fill(tmp_path / "mine", 20)
+    whole = (folder / "0.png").read_bytes()
+    (folder / "a cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "b empty.jpg").write_bytes(b"")
+    (folder / "c text.gif").write_text("no picture")
+    (folder / "d gone.png").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "e pipe.png")
+    Image.new("L", (100, 100)).save(folder / "f bomb.png")
+    (folder / "g.png").write_bytes(whole[:40])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    images = load(folder)
+    assert len(images.train) + len(images.test) == 20
+    line = (
+        "7 could not be read and are left out: a cut.png, b empty.jpg, c text.gif, d gone.png, "
+        "e pipe.png and 2 more."
+    )
+    assert line in capsys.readouterr().out
+    load(folder)  # from the cache
+    assert line in capsys.readouterr().out
+
+
+def test_pillow_warns_of_nothing(tmp_path, monkeypatch, recwarn):
+    folder = fill(tmp_path / "mine", 20)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # 64 pixels: a warning, no error
+    assert len(load(folder).train) > 0
+    assert not recwarn.list
+
+
+def test_a_file_that_goes_while_the_folder_is_read(forty, monkeypatch, capsys):
+    prepare = pictures.prepare
+
+    def lose(picture, side):
+        (forty / "7.png").unlink(missing_ok=True)
+        return prepare(picture, side)
+
+    monkeypatch.setattr(folders, "prepare", lose)
+    images = load(forty, colour=True)
+    assert len(images.train) + len(images.test) == 39
+    assert "1 could not be read and are left out: 7.png." in capsys.readouterr().out
+
+
+def test_few_pictures_are_said_to_be_few_and_too_few_refused(tmp_path, capsys):
+    folder = fill(tmp_path / "mine", 19)
+    (folder / "broken.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"has 19 .* of at least 20. 1 could not .* broken.png"):
+        load(folder)
+    fill(folder, 1, first=19)
+    load(folder)
+    assert "20 pictures are few: a model learns them by heart." in capsys.readouterr().out
+
+
+def test_a_folder_without_pictures(tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(ValueError, match=r"has 0 pictures .* 1 other files are left out"):
+        load(tmp_path)
+
+
+# --- what becomes of each -------------------------------------------------------------------------
+
+
+def test_the_middle_is_cut_out_and_resized_without_aliasing():
+    stripes = np.zeros((64, 128, 3), np.uint8)
+    stripes[:, 32:96:2] = 255  # finer than the small picture can show: they become grey
+    small = square(Image.fromarray(stripes))
+    assert small.shape == (8, 8)
+    assert np.abs(small[:, 1:-1] - 127.5).max() < 8
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_a_gradient_of_16_bits_stays_one(mode, tmp_path):
+    ramp = np.repeat(np.linspace(0, 65_535, 8)[None], 8, axis=0)
+    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    name = "ramp.png" if mode == "I;16" else "ramp.tif"
+    Image.fromarray(ramp.astype(kind)).save(tmp_path / name)
+    with Image.open(tmp_path / name) as picture:
+        assert picture.mode == mode
+    expected = np.linspace(0, 255, 8)
+    assert np.abs(from_file(tmp_path / name) - expected).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "black", "white"),
+    [(0, 1, 0, 255), (0, 255, 0, 255), (0, 100, 0, 100), (-2, 2, 0, 255), (0, 1e6, 0, 255)],
+)
+def test_floats_are_scaled_to_what_their_range_means(low, high, black, white):
+    ramp = np.repeat(np.linspace(low, high, 8)[None], 8, axis=0).astype(np.float32)
+    ramp[0, 0] = np.nan
+    small = square(Image.fromarray(ramp))
+    assert small[4, 0] == black and small[4, -1] == white
+
+
+def test_a_photo_stands_as_the_camera_stood(tmp_path):
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:8] = 255, 0, 0  # red above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° to the right
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    red = from_file(tmp_path / "photo.jpg")[0]
+    assert red[:, :3].max() < 50 and red[:, -3:].min() > 200
+
+
+def test_transparent_is_white(tmp_path):
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[:4, :, 3] = 255  # black above, below nothing
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels).quantize().save(tmp_path / "b.png")  # a palette
+    for name in ("a.png", "b.png"):
+        small = from_file(tmp_path / name)
+        assert small[:4].max() == 0 and small[4:].min() == 255
+
+
+def test_cmyk_palettes_and_black_and_white():
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    for mode in ("CMYK", "P", "YCbCr", "HSV"):
+        small = square(red.convert(mode))
+        assert np.abs(small[:, 4, 4] - [255, 0, 0]).max() <= 3
+    assert square(Image.new("1", (8, 8), 1)).min() == 255
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("L", (8, 8), grey) for grey in (10, 100, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (from_file(tmp_path / "a.gif") == 10).all()
+
+
+def test_a_large_jpeg_is_read_as_small_as_it_is_needed(tmp_path, monkeypatch):
+    noise(0, side=4).resize((1024, 1024)).save(tmp_path / "large.jpg")
+    sizes, prepare = [], pictures.prepare
+    monkeypatch.setattr(folders, "prepare", lambda p, s: [sizes.append(p.size), prepare(p, s)][1])
+    small = from_file(tmp_path / "large.jpg", side=32)
+    assert sizes == [(128, 128)]
+    with Image.open(tmp_path / "large.jpg") as picture:
+        assert np.abs(small - square(picture, 32)).max() < 8
+
+
+# --- grey or colour -------------------------------------------------------------------------------
+
+
+def test_grey_pictures_stay_grey_whatever_their_format(tmp_path):
+    folder = fill(tmp_path / "mine", 20, colour=False)
+    for number in range(20, 30):
+        noise(number, colour=False).convert("RGB").save(folder / f"{number}.webp")
+    assert load(folder).shape == (1, 8, 8)
+    assert load(folder, colour=True).shape == (3, 8, 8)
+
+
+def test_one_in_colour_makes_all_coloured(tmp_path):
+    folder = fill(tmp_path / "mine", 20, colour=False)
+    noise(20).save(folder / "coloured.png")
+    images = load(folder)
+    assert images.shape == (3, 8, 8)
+    assert (images.train == images.train[:, :1]).all((1, 2, 3)).sum() >= len(images.train) - 1
+
+
+def test_grey_can_be_asked_for(forty, capsys):
+    images = load(forty, colour=False)
+    assert images.shape == (1, 8, 8)
+    both = torch.cat([images.train, images.test]).numpy().astype(int)
+    for number in range(40):
+        expected = np.asarray(noise(number).convert("L"))
+        assert np.abs(both - expected).max((1, 2)).min() <= 1  # one of them is this picture
+    assert "made grey" not in capsys.readouterr().out
+
+
+def test_colour_found_late_is_made_grey_and_said(tmp_path, monkeypatch, capsys):
+    folder = fill(tmp_path / "mine", 20, colour=False)
+    noise(30).save(folder / "coloured.png")
+    monkeypatch.setattr(folders, "any_in_colour", lambda pictures: False)  # not looked at
+    assert load(folder).shape == (1, 8, 8)
+    said = capsys.readouterr().out
+    assert "1 of 21 pictures are in colour" in said and "colour=True keeps their colour" in said
+
+
+# --- training and test ----------------------------------------------------------------------------
+
+
+def test_one_in_ten_is_for_testing_and_the_seed_says_which(tmp_path):
+    folder = fill(tmp_path / "mine", 400)
+    first, second = load(folder), load(folder, seed=1)
+    for images in (first, second):
+        assert 20 <= len(images.test) <= 65
+        assert not contents(images.train) & contents(images.test)
+    assert contents(first.test) != contents(second.test)
+
+
+def test_a_picture_stays_on_its_side(tmp_path):
+    folder = fill(tmp_path / "mine", 100)
+    before = load(folder)
+    for number in range(100):
+        (folder / f"{number}.png").rename(folder / f"other{number}.png")
+        noise(number).save(folder / f"copy{number}.png")
+    fill(folder, 100, first=100)
+    after = load(folder)
+    assert len(after.train) + len(after.test) == 300
+    assert contents(before.train) <= contents(after.train)
+    assert contents(before.test) <= contents(after.test)
+
+
+def test_sides_are_the_same_in_grey(tmp_path):
+    folder = fill(tmp_path / "mine", 100)
+    coloured, grey = load(folder), load(folder, colour=False)
+    for part in ("train", "test"):
+        made = {
+            pictures.with_channels(image.numpy(), False).tobytes()
+            for image in getattr(coloured, part)
+        }
+        assert made == contents(getattr(grey, part))
+
+
+def test_no_side_is_empty(tmp_path):
+    folder = fill(tmp_path / "mine", 20)
+    for seed in range(20):  # by chance alone, 1 in 8 of them would have no test picture
+        images = load(folder, seed=seed)
+        assert len(images.test) >= 1 and len(images.train) >= 10
+        assert not contents(images.train) & contents(images.test)
+
+
+def test_two_pictures_many_times_are_parted_and_one_is_refused(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number in range(30):
+        noise(0).save(folder / f"{number}.png")
+    with pytest.raises(ValueError, match="the same picture 30 times"):
+        load(folder)
+    noise(1).save(folder / "other.png")
+    images = load(folder)
+    assert len(contents(images.train)) == len(contents(images.test)) == 1
+
+
+def test_classes_are_mixed(tmp_path):
+    for name in "abcd":
+        fill(tmp_path / "mine" / name, 30, first=30 * ord(name))
+    labels = load(tmp_path / "mine").train_labels
+    assert len(labels[:20].unique()) == 4
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def n_read(monkeypatch):
+    """The number of pictures that were read so far."""
+    read, prepare = [], pictures.prepare
+    monkeypatch.setattr(folders, "prepare", lambda p, s: [read.append(p), prepare(p, s)][1])
+    return lambda: len(read)
+
+
+def test_the_second_time_no_picture_is_read(forty, n_read):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = load(forty)
+    assert n_read() > 0 and torch.equal(torch.get_rng_state(), state)
+    before = n_read()
+    assert same(load(forty), first)
+    assert n_read() == before
+
+
+def test_what_is_done_to_the_images_does_not_reach_the_cache(forty, n_read):
+    first = load(forty)
+    pixels = first.train.clone()
+    first.train.zero_()
+    assert torch.equal(load(forty).train, pixels)
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "changed", "side", "colour", "seed"])
+def test_other_files_or_choices_are_read_anew(change, forty, n_read):
+    load(forty, seed=0)
+    before, choices = n_read(), {}
+    if change == "added":
+        fill(forty, 1, first=40)
+    elif change == "removed":
+        (forty / "0.png").unlink()
+    elif change == "changed":
+        noise(50).save(forty / "0.png")
+    else:
+        choices[change] = {"side": 16, "colour": False, "seed": 1}[change]
+    images = load(forty, **choices)
+    assert n_read() > before
+    assert images.shape[1] == choices.get("side", 8)
+    n = {"added": 41, "removed": 39}.get(change, 40)
+    assert len(images.train) + len(images.test) == n
+
+
+def test_few_pictures_are_read_each_time_and_leave_no_cache(forty, data_folder, monkeypatch):
+    monkeypatch.setattr(folders, "MANY", pictures.MANY)
+    assert same(load(forty), load(forty))
+    assert not data_folder.exists()
+
+
+def test_a_training_on_mapped_pictures_goes_on_from_its_checkpoint(forty, tmp_path):
+    images = load(forty)
+    ends = []
+    for epochs in ([1, 2], [2]):
+        torch.manual_seed(0)
+        model, path = VAE(2, 8, images.shape), tmp_path / f"{len(epochs)}.checkpoint"
+        for n in epochs:  # the first breaks off after an epoch
+            how = {"batch_size": 8, "epochs": n, "checkpoint": path, "resume": True}
+            fit(model, images.train, **how)
+        ends.append(weights(model))
+    assert same_weights(*ends)
+
+
+def test_the_old_cache_is_replaced(forty, data_folder):
+    load(forty)
+    before = {path.name for path in (data_folder / "pictures").iterdir()}
+    fill(forty, 1, first=40)
+    load(forty)
+    assert {path.name for path in (data_folder / "pictures").iterdir()} == before
+    assert {path.split(".")[1] for path in before} == {"json", "pixels", "lock"}
+
+
+@pytest.mark.parametrize("ending", ["json", "pixels"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_cache_is_made_anew(ending, damage, forty, data_folder):
+    first = load(forty)
+    pixels = first.train.clone()
+    (path,) = (data_folder / "pictures").glob(f"*.{ending}")
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[:100])
+    assert torch.equal(load(forty).train, pixels)
+
+
+def test_an_interrupt_leaves_nothing_half(forty, data_folder, monkeypatch):
+    whole = load(forty)
+    pixels = whole.train.clone()
+    prepare, n = pictures.prepare, []
+
+    def interrupted(picture, side):
+        n.append(1)
+        if len(n) > 60:
+            raise KeyboardInterrupt
+        return prepare(picture, side)
+
+    fill(forty, 60, first=40)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(folders, "prepare", interrupted)
+        load(forty)
+    assert not list((data_folder / "pictures").glob("*.part"))
+    images = load(forty)
+    assert len(images.train) + len(images.test) == 100
+    assert contents(pixels) <= contents(images.train)
+
+
+@pytest.mark.parametrize("trouble", ["no folder", "full disk"])
+def test_without_a_cache_the_pictures_are_read_into_memory(
+    trouble, forty, data_folder, monkeypatch, capsys
+):
+    expected = load(forty)
+    if trouble == "no folder":
+        (data_folder.parent / "file").write_text("")
+        monkeypatch.setenv("VAE_LESSON_DATA", str(data_folder.parent / "file" / "data"))
+    else:
+        monkeypatch.setenv("VAE_LESSON_DATA", str(data_folder.parent / "other"))
+        usage = type("Usage", (), {"free": 100})
+        monkeypatch.setattr(folders.shutil, "disk_usage", lambda folder: usage)
+    capsys.readouterr()
+    images = load(forty)
+    assert same(images, expected)
+    said = capsys.readouterr().out
+    assert "cannot be written" in said and "into memory" in said
+    images.train.zero_()  # is its own
+
+
+def test_pictures_larger_than_memory_can_be_read(forty, monkeypatch, recwarn):
+    expected, modes, memmap = load(forty), [], np.memmap
+
+    def short_of_memory(path, mode, **options):
+        modes.append(mode)
+        if mode == "c":
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return memmap(path, mode=mode, **options)
+
+    monkeypatch.setattr(np, "memmap", short_of_memory)
+    assert same(load(forty), expected)
+    assert modes == ["c", "r"] and not recwarn.list
+
+
+def test_many_pictures_are_read_by_several_processes(tmp_path, monkeypatch):
+    few = load(fill(tmp_path / "mine", 120))
+    monkeypatch.setattr(pictures, "MANY", 100)
+    monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path / "other"))
+    asked, loader = [], pictures.DataLoader
+    monkeypatch.setattr(
+        pictures, "DataLoader", lambda *a, **k: [asked.append(k["num_workers"]), loader(*a, **k)][1]
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(torch.utils.data.dataloader.os, "cpu_count", lambda: 2)
+    assert same(load(tmp_path / "mine"), few)
+    assert asked == [2, 2]
+
+
+def test_two_processes_at_once_have_the_same(tmp_path):
+    folder = fill(tmp_path / "mine", 300)
+    script = (
+        "import sys, hashlib; from vae_lesson.sources import load_images, folder, pictures\n"
+        "folder.MANY, read, prepare = 1, [], pictures.prepare\n"
+        "folder.prepare = lambda p, s: [read.append(1), prepare(p, s)][1]\n"
+        "x = load_images(sys.argv[1], side=8)\n"
+        "parts = (x.train, x.test, x.train_labels, x.test_labels)\n"
+        "print(*[hashlib.sha1(p.numpy().tobytes()).hexdigest() for p in parts], bool(read))"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(folder)],
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].splitlines()[-1].split() for process in started]
+    assert said[0][:4] == said[1][:4] and len(said[0]) == 5
+    assert sorted(line[4] for line in said) == ["False", "True"]
+
+
+def test_device_is_honoured(forty):
+    images = load(forty, device="meta")
+    assert images.train.device.type == images.test_labels.device.type == "meta"
+
+
+# --- tensors, arrays and data sets ----------------------------------------------------------------
+
+
+def coloured(n: int = 40, side: int = 8) -> np.ndarray:
+    return np.stack([np.asarray(noise(i, side)) for i in range(n)])
+
+
+@pytest.mark.parametrize("form", ["tensor", "array", "channels last", "data set", "pictures"])
+def test_all_forms_give_the_same_images(form, forty):
+    expected = load(forty)
+    last = coloured()
+    first = np.ascontiguousarray(last.transpose(0, 3, 1, 2))
+    forms = {
+        "tensor": torch.from_numpy(first),
+        "array": first,
+        "channels last": last,
+        "data set": TensorDataset(torch.from_numpy(first)),
+        "pictures": Items([noise(i) for i in range(40)]),
+    }
+    images = load(forms[form])
+    assert images.shape == (3, 8, 8) and len(images.class_names) == 1
+    assert contents(images.train) == contents(expected.train)
+    assert contents(images.test) == contents(expected.test)
+
+
+def test_an_array_keeps_its_side_unless_another_is_asked_for():
+    grey = torch.from_numpy(coloured(30, side=12)[..., 0].copy())
+    assert load_images(grey).shape == (1, 12, 12)
+    assert load_images(grey[:, None]).shape == (1, 12, 12)
+    assert load_images(grey, side=6, colour=True).shape == (3, 6, 6)
+
+
+class Items(Dataset):
+    def __init__(self, items, classes=None):
+        self.items = items
+        if classes is not None:
+            self.classes = classes
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def test_a_data_set_brings_its_labels_and_classes():
+    items = [(noise(i, colour=False), torch.tensor(i % 3)) for i in range(40)]
+    named = load(Items(items, classes=["a", "b", "c", "d"]))
+    assert named.class_names == ("a", "b", "c", "d")
+    numbered = load(Items([(picture, 5 * label) for picture, label in items]))
+    assert numbered.class_names == ("0", "5", "10") and same(named, numbered)
+    for image, label in zip(named.train, named.train_labels):
+        number = next(i for i in range(40) if np.array_equal(image, items[i][0]))
+        assert label == number % 3
+
+
+def test_a_data_set_of_torchvision():
+    images = load_images(FakeData(size=25, image_size=(3, 20, 30), num_classes=4))
+    assert images.name == "FakeData" and images.shape == (3, 32, 32)
+    assert set(images.class_names) <= set("0123")
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_floats_are_refused_with_the_way_out():
+    floats = torch.rand(30, 8, 8)
+    with pytest.raises(ValueError, match=r"uint8.*got torch.float32.*\(255 \* x\)\.round\(\)"):
+        load_images(floats)
+    with pytest.raises(ValueError, match=r"got float64"):
+        load_images(floats.double().numpy())
+    with pytest.raises(ValueError, match="leave ToTensor out"):
+        load_images(FakeData(size=25, image_size=(3, 8, 8), transform=ToTensor()))
+    assert load_images((255 * floats).round().to(torch.uint8)).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(30, 8, 9), (30, 3, 8, 9), (30, 8, 8, 4), (64,), (0, 8, 8), ()])
+def test_arrays_of_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"must be \((N, side|h, w).* got "):
+        load_images(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_data_sets_that_cannot_be_used():
+    items = [(noise(i), {"box": 1}) for i in range(30)]
+    with pytest.raises(ValueError, match=r"a label must be a whole number, got \{'box': 1\}"):
+        load(Items(items))
+    with pytest.raises(ValueError, match="has 1 classes, but labels up to 2"):
+        load(Items([(noise(i), i % 3) for i in range(30)], classes=["a"]))
+    for empty in (Items([]), Dataset()):
+        with pytest.raises(ValueError, match="with a length over 0"):
+            load(empty)
+
+
+def test_neither_a_name_nor_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as error:
+        load_images("flowers")
+    assert str(error.value) == (
+        "unknown data set 'flowers': choose one of mnist, fashion, kmnist, digits, photos, "
+        "or the path of a folder of pictures "
+        f"(there is no folder {tmp_path / 'flowers'} or {PROJECT / 'flowers'})"
+    )
+    for nothing in (None, 7, [noise(0)]):
+        with pytest.raises(ValueError, match="or the path of a folder of pictures"):
+            load_images(nothing)
+
+
+def test_a_folder_is_looked_for_here_and_then_in_the_project(tmp_path, monkeypatch):
+    fill(tmp_path / "project" / "mine", 20)
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(sources, "project", lambda: tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "work")
+    assert len(load("mine").train) < 20
+    fill(tmp_path / "work" / "mine", 30)
+    images = load("mine")
+    assert len(images.train) + len(images.test) == 30
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"side": 0}, "side must be a whole number"),
+        ({"side": 2000}, "side must be a whole number"),
+        ({"colour": "grey"}, "colour must be True, False or None, got 'grey'"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"root": "data"}, "root is where downloads lie"),
+    ],
+)
+def test_choices_that_make_no_sense(choices, message, forty):
+    for given in (forty, coloured()):
+        with pytest.raises(ValueError, match=message):
+            load_images(given, **choices)
+
+
+@pytest.mark.parametrize("choices", [{"side": 32}, {"colour": True}])
+def test_the_known_data_sets_have_their_own_side_and_colour(choices):
+    with pytest.raises(ValueError, match="side and colour are for your own pictures"):
+        load_images("digits", **choices)
