@@ -345,7 +345,7 @@ def test_lesson_11_on_a_folder(run, tmp_path, monkeypatch, in_colour):
     text = printed(done)
     kind = "in colour, 2 classes" if in_colour else "1 class"
     assert f"of 18×18 pixels{' ' * in_colour}{', ' * (not in_colour)}{kind}" in text
-    assert "'mine' has no measured band" in text
+    assert "'mine/' has no measured band" in text
     assert ("warmer: asked for" if in_colour else "brighter: asked for") in text
     assert (tmp_path / "results" / "11_own_pictures.json").is_file()
 
