@@ -3,7 +3,7 @@
     python tests/claims.py [cures] [prices] [sprites] [samples] [paper] [labels] [cells] [codes]
         [writers] [choices]
 
-Without a name all of them, about two hours on two cores; run nothing else meanwhile.
+Without a name all of them, over two hours on two cores; run nothing else meanwhile.
 """
 
 import functools

@@ -20,6 +20,13 @@ def machine(monkeypatch):
     return set_up
 
 
+def test_images_that_would_take_half_of_a_gpus_room_stay_where_they_are(monkeypatch):
+    images = torch.zeros(100, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (200, 1000))
+    assert devices.moved(images, torch.device("cuda")) is images
+    assert devices.moved(images, torch.device("meta")).device.type == "meta"  # no GPU: always
+
+
 @pytest.mark.parametrize(
     "n_cuda, mps, best",
     [(0, False, "cpu"), (0, True, "mps"), (2, False, "cuda"), (1, True, "cuda")],

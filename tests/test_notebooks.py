@@ -97,6 +97,19 @@ def test_committed_outputs_are_of_the_real_mnist_or_of_the_photos(path):
     assert any("image/png" in o.get("data", {}) for o in outputs)
 
 
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_the_source_that_is_shown_is_the_source_that_is_run(path):
+    notebook, names = read(path), {}
+    exec(imports(notebook), names)
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or "lesson.show_source(" not in cell.source:
+            continue
+        texts = [output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "lesson.show_source":
+                assert eval(ast.unparse(node), names).data in texts, ast.unparse(node)
+
+
 def test_committed_lesson_02_ends_in_its_band():
     outputs = [o for cell in read(LESSONS[1]).cells if "outputs" in cell for o in cell.outputs]
     text = "\n".join(o.get("data", {}).get("text/plain", "") for o in outputs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vae_lesson.arguments import check_one_of
-from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal
+from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal, outputs
 from vae_lesson.models import VAE
 
 
@@ -28,7 +28,7 @@ def terms_of_loss(loss: Callable) -> Terms:
     """
 
     def terms(model, x: Tensor, generator: torch.Generator | None = None):
-        output, mu, log_var = model(x, generator=generator)
+        output, mu, log_var = outputs(model, x, generator)
         value = loss(output, x, mu, log_var)
         return value, torch.zeros_like(value)
 

@@ -18,7 +18,7 @@ from vae_lesson.arguments import check_whole
 from vae_lesson.data import Images
 
 SIDE = 32  # pixels, of pictures from a folder
-FEWEST, FEW, MANY = 20, 1000, 500  # pictures; from MANY on, all cores read them
+FEWEST, FEW, MANY = 20, 1000, 500  # pictures; MANY are read by all cores, and kept
 TENTH = 2**64 // 10  # a picture with a hash under it is a test picture
 TINT = 4  # levels between channels: WebP gives greys a tint of 1
 
