@@ -66,7 +66,7 @@ def links() -> str:
         f"- {host}: " + " ".join(f"[{name[:2]}]({address(name)})" for name in NAMES)
         for host, address in [("Colab", colab), ("Kaggle", kaggle)]
     ]
-    return "\n".join([*rows, f"- [Codespaces]({codespaces()}): the whole folder, with JupyterLab"])
+    return "\n".join([*rows, f"- [Codespaces]({codespaces()}): the whole folder, in VS Code"])
 
 
 def readme(text: str) -> str:

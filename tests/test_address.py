@@ -1,11 +1,13 @@
 """The cell that fetches the package, and the links to the hosts, have this address and version."""
 
 import importlib.util
+import json
 from importlib.metadata import version
 from types import SimpleNamespace
 
 import address
 import pytest
+import yaml
 from lessons import NAMES, read
 
 
@@ -50,3 +52,13 @@ def test_a_link_opens_the_lesson_of_this_version():
     colab = where.replace("github.com", "colab.research.google.com/github")
     assert address.colab(NAMES[0]) == colab
     assert address.kaggle(NAMES[0]).endswith(f"?src={where}")
+
+
+def test_what_only_github_reads_can_be_read():
+    for path in (address.PROJECT / ".github/workflows").iterdir():
+        steps = [
+            s for job in yaml.safe_load(path.read_text())["jobs"].values() for s in job["steps"]
+        ]
+        assert {"make"} == {step["run"].split()[0] for step in steps if "run" in step}
+    json.loads((address.PROJECT / ".devcontainer/devcontainer.json").read_text())
+    assert yaml.safe_load((address.PROJECT / "CITATION.cff").read_text())["version"]
