@@ -56,9 +56,8 @@ def test_a_link_opens_the_lesson_of_this_version():
 
 def test_what_only_github_reads_can_be_read():
     for path in (address.PROJECT / ".github/workflows").iterdir():
-        steps = [
-            s for job in yaml.safe_load(path.read_text())["jobs"].values() for s in job["steps"]
-        ]
-        assert {"make"} == {step["run"].split()[0] for step in steps if "run" in step}
+        jobs = yaml.safe_load(path.read_text())["jobs"].values()
+        commands = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+        assert {command.split()[0] for command in commands} == {"make"}
     json.loads((address.PROJECT / ".devcontainer/devcontainer.json").read_text())
     assert yaml.safe_load((address.PROJECT / "CITATION.cff").read_text())["version"]
