@@ -1,4 +1,5 @@
 # make lab · make check · make test · make run · make refresh · make bench
+# make test-oldest · make test-wheel
 # Without make: the same lines are in the README.
 
 PYTHON ?= python3
@@ -6,7 +7,7 @@ BIN = .venv/bin
 LESSONS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 READY = .venv/.ready
 
-.PHONY: lab check test run refresh bench anew
+.PHONY: lab check test test-oldest test-wheel run refresh bench anew
 .DELETE_ON_ERROR:
 
 # The learner's own copies, in my/. `exec`: a shell in between would die of Ctrl-C before Jupyter has
@@ -27,6 +28,25 @@ check: $(READY)
 test: check
 	$(BIN)/python -m pytest tests -m lessons
 	$(BIN)/python -m pytest notebooks
+
+# The unit tests and lessons 01 to 03 on the lowest versions that pyproject.toml allows, in an
+# environment of their own (6 GB). They are a Colab image's, and so is ipykernel.
+test-oldest:
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -r requirements.txt ipykernel==6.17.1 \
+	  $$($(PYTHON) tests/environment.py oldest)
+	.venv-oldest/bin/python -m pytest tests -m "not lessons" -n 2
+	.venv-oldest/bin/python -m pytest $(wordlist 1,3,$(LESSONS))
+
+# Lesson 03 in an empty folder, with the package as a wheel brings it and what runs a notebook, in an
+# environment of their own (6 GB).
+test-wheel:
+	rm -rf build
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet . ipykernel nbclient
+	folder=$$(mktemp -d) && cp notebooks/03_latent_space.ipynb $$folder && cd $$folder && \
+	  $(CURDIR)/.venv-wheel/bin/jupyter-execute --inplace --timeout=900 *.ipynb && \
+	  ls $$folder/results/03_latent_space.json && rm -r $$folder $(CURDIR)/build
 
 # Every lesson headless, in order, into results/.
 run: $(READY)

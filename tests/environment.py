@@ -1,22 +1,37 @@
-"""Say, by the exit code, whether this Python has what requirements.txt asks for and this folder's
-package, so that nothing need be installed and no network is needed. The Makefile asks."""
+"""Say, by the exit code, whether this Python has what pyproject.toml asks for and this folder's
+package, so that nothing need be installed and no network is needed. The Makefile asks.
+
+`python tests/environment.py oldest` prints the lowest versions that it allows, for pip.
+"""
 
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def lacking(requirements: str) -> list[str]:
-    """Return the lines of a requirements file that what is installed does not meet."""
+def dependencies() -> list[str]:
+    """Return what the lessons import, each with its lowest version: "numpy>=2.1.3"."""
+    return _project()["dependencies"]
+
+
+def tools() -> list[str]:
+    """Return what only this folder's commands need."""
+    return _project()["optional-dependencies"]["dev"]
+
+
+def _project() -> dict:
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def lacking(requirements: list[str]) -> list[str]:
+    """Return the requirements that what is installed does not meet."""
     from packaging.requirements import Requirement
 
     found = []
-    for line in requirements.splitlines():
-        line = line.split("#")[0].strip()
-        if not line or line == "-e .":
-            continue
+    for line in requirements:
         wanted = Requirement(line)
         try:
             installed = distribution(wanted.name).version
@@ -37,9 +52,12 @@ def has_this_folders_package() -> bool:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["oldest"]:
+        print(*(line.replace(">=", "==") for line in dependencies()))
+        sys.exit()
     sys.path = [path for path in sys.path if Path(path).resolve() != PROJECT]
     try:
-        complete = not lacking((PROJECT / "requirements.txt").read_text(encoding="utf-8"))
+        complete = not lacking(dependencies() + tools())
     except ImportError:  # an empty environment has no `packaging`
         complete = False
     sys.exit(0 if complete and has_this_folders_package() else 1)

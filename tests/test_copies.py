@@ -175,3 +175,9 @@ def test_a_lesson_that_is_no_notebook_any_more_is_said(project, make):
     (project / "notebooks" / f"{NAMES[4]}.ipynb").write_text("<<<<<<< HEAD")
     first, said = make()
     assert first.parent.name == "my" and "could be copied" in said
+
+
+def test_without_lessons_nothing_is_made(tmp_path):
+    with pytest.raises(SystemExit, match="There are no lessons in"):
+        copies.main(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
+from IPython.core.formatters import DisplayFormatter
 from jupyter_client.manager import start_new_kernel
 from PIL import Image, ImageDraw
 
@@ -1361,7 +1362,7 @@ every = pytest.mark.parametrize("make", EVERY, ids=lambda make: make.__name__[:-
 def test_beside_the_widget_is_a_picture_that_follows_it(make, images):
     explorer, _, move = make(images)
     bundle, _ = explorer._repr_mimebundle_()
-    view = bundle["application/vnd.jupyter.widget-view+json"]
+    view = bundle[base.WIDGET]
     assert view["model_id"] == explorer.model_id
     before = still_of(explorer)
     move(5)
@@ -2143,6 +2144,23 @@ def test_a_headless_run_leaves_the_picture_and_no_widget(vae, monkeypatch, allow
     monkeypatch.setattr(base, "get_ipython", lambda: shell)
     explorer = explore.latent_sliders(vae)
     data, _ = explorer._repr_mimebundle_()
-    assert ("application/vnd.jupyter.widget-view+json" in data) == allow_stdin
+    assert (base.WIDGET in data) == allow_stdin
     assert "image/png" in data
     explorer.close()
+
+
+@every
+def test_ipython_shows_the_bundle_and_colab_is_told_what_draws_the_widget(
+    make, images, monkeypatch
+):
+    # Colab puts the address beside what is displayed, but not beside what a cell's last line gives.
+    output = SimpleNamespace(
+        enable_custom_widget_manager=lambda: None,
+        _widgets=SimpleNamespace(_installed_url="address"),
+    )
+    monkeypatch.setitem(sys.modules, "google.colab.output", output)
+    explorer, _, _ = make(images)
+    data, metadata = DisplayFormatter().format(explorer)
+    assert data[base.WIDGET]["model_id"] == explorer.model_id and "image/png" in data
+    assert metadata[base.WIDGET] == {"colab": {"custom_widget_manager": {"url": "address"}}}
+    assert metadata["image/png"]["alt"]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import environment
@@ -93,13 +94,21 @@ def test_what_is_installed_and_sufficient_is_enough(clone):
 
 
 def test_what_is_lacking_is_found():
-    requirements = (PROJECT / "requirements.txt").read_text(encoding="utf-8")
-    assert environment.lacking(requirements) == []
-    assert environment.lacking("numpy>=1\ntorch>=99  # not yet\nno-such-thing\n-e .\n") == [
+    assert environment.lacking(environment.dependencies() + environment.tools()) == []
+    assert environment.lacking(["numpy>=1", "torch>=99", "no-such-thing"]) == [
         "torch>=99",
         "no-such-thing",
     ]
     assert environment.has_this_folders_package()
+
+
+def test_the_oldest_versions_are_those_that_are_allowed():
+    told = subprocess.run(
+        [sys.executable, environment.__file__, "oldest"], capture_output=True, text=True, check=True
+    )
+    pinned = dict(each.split("==") for each in told.stdout.split())
+    assert pinned["numpy"] == "2.1.3" and pinned["ipywidgets"] == "7.7.1"
+    assert [f"{name}>={version}" for name, version in pinned.items()] == environment.dependencies()
 
 
 def test_lab_opens_the_first_of_the_own_copies(clone):

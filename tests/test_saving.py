@@ -154,7 +154,8 @@ def test_results_path_is_in_the_folder_of_the_environment_and_makes_none(tmp_pat
 @pytest.mark.parametrize("value, wanted", [(None, "results"), ("", "results"), ("mine", "mine")])
 def test_relative_places_start_from_the_project(tmp_path, monkeypatch, value, wanted):
     project = tmp_path / "project"
-    project.mkdir()
+    (project / "notebooks").mkdir(parents=True)
+    (project / "pyproject.toml").touch()  # site-packages may have one too
     monkeypatch.setattr(places, "PROJECT", project)
     monkeypatch.chdir(tmp_path)
     if value is None:
@@ -163,7 +164,7 @@ def test_relative_places_start_from_the_project(tmp_path, monkeypatch, value, wa
         monkeypatch.setenv("VAE_LESSON_RESULTS", value)
     # Installed without the project, as from a wheel: never into site-packages.
     assert saving.results_path("x") == tmp_path / wanted / "x"
-    (project / "pyproject.toml").touch()
+    (project / "notebooks" / "01_autoencoder.ipynb").touch()
     assert saving.results_path("x") == project / wanted / "x"
 
 

@@ -8,7 +8,8 @@ PROJECT = Path(__file__).parents[1]
 
 def project() -> Path:
     """Return the project's folder; the working folder where the package is installed without it."""
-    return PROJECT if (PROJECT / "pyproject.toml").is_file() else Path.cwd()
+    # A lesson, and not pyproject.toml, which a badly made package may leave in site-packages.
+    return PROJECT if (PROJECT / "notebooks/01_autoencoder.ipynb").is_file() else Path.cwd()
 
 
 def place(variable: str, default: str) -> Path:

@@ -38,6 +38,7 @@ PAUSE = 0.2  # seconds without a move after which what is slow to draw is drawn 
 # ones of the course 0.38 to 0.46.
 GREY = 0.15
 SLACK = 0.05  # intensity: what a decoder may be outside [0, 1] and still give intensities
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Decoder:
@@ -114,6 +115,7 @@ class Explorer(widgets.VBox):
     image = traitlets.Bytes()
     _title = "Explorer"
     _pending = None  # the timer that will draw what is slow
+    _ipython_display_ = None  # with ipywidgets 7's own, IPython would ask for no bundle
 
     def __init__(self, decoders: dict[str, Decoder], z: Tensor | np.ndarray | None) -> None:
         latent_size = next(iter(decoders.values())).latent_size
@@ -200,16 +202,18 @@ class Explorer(widgets.VBox):
         self._pending = loop.call_later(PAUSE, self._guarded, action)
 
     def _repr_mimebundle_(self, **kwargs):
-        data = super()._repr_mimebundle_(**kwargs)
+        # A part's, with our id: ipywidgets 7 has none, and anywidget's says what Colab must know.
+        data, metadata = self._pictures[0]._repr_mimebundle_()
+        data[WIDGET]["model_id"] = self.model_id
+        data["text/plain"] = "the explorer, as a still picture"
         if _request().get("content", {}).get("allow_stdin") is False:
             # Nobody is there to ask: a headless run. An HTML page made of what it leaves would try
             # to draw the widget, and without a network show nothing.
-            data.pop("application/vnd.jupyter.widget-view+json", None)
-            data["text/plain"] = "the explorer, as a still picture"
+            del data[WIDGET]
         data["image/png"] = base64.b64encode(png(still(self))).decode()
         names = " and ".join(name for name in self._decoders if name)
         alt = f"{self._title}{' of ' * bool(names)}{names}: {self._state()}"
-        return data, {"image/png": {"alt": alt}}
+        return data, metadata | {"image/png": {"alt": alt}}
 
     def _state(self) -> str:
         """Return what the still picture shows, in words."""

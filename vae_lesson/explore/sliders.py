@@ -69,7 +69,8 @@ class SliderExplorer(Explorer):
         scrolling = {"max_height": "350px", "overflow": "auto"}  # sixty-four are too many
         right = [column(*rows[:n_shown], **scrolling)]
         if n_folded:
-            folded = widgets.Accordion([column(*rows[n_shown:], **scrolling)])
+            # ipywidgets 7 would open the first by itself.
+            folded = widgets.Accordion([column(*rows[n_shown:], **scrolling)], selected_index=None)
             folded.set_title(0, f"{n_folded} unused dimensions (KL under {UNUSED} nats)")
             right.append(folded)
         buttons = [self._button("Random draw", self.draw), self._button("Reset", self.reset)]

@@ -22,6 +22,8 @@ def main(project: Path = PROJECT) -> None:
     """Make the copies that are missing, say which are of an older lesson, print what to open."""
     folder = project / "my"
     lessons = sorted((project / "notebooks").glob("[0-9]*.ipynb"))
+    if not lessons:  # the package is installed without the project
+        sys.exit(f"There are no lessons in {project / 'notebooks'}: they are in the repository.")
     try:
         folder.mkdir(exist_ok=True)
         for lesson in lessons:

@@ -1,0 +1,63 @@
+"""The cell that fetches the package, and the links to the hosts, have this address and version."""
+
+import importlib.util
+import json
+from importlib.metadata import version
+from types import SimpleNamespace
+
+import address
+import pytest
+import yaml
+from lessons import NAMES, read
+
+
+def asked() -> list[tuple[str, str]]:
+    """Run the cell; return what it asks IPython for."""
+    found = []
+    shell = SimpleNamespace(run_line_magic=lambda *words: found.append(words))
+    exec(address.INSTALL, {"get_ipython": lambda: shell})
+    return found
+
+
+def test_where_the_package_is_the_cell_does_nothing():
+    assert asked() == []
+
+
+@pytest.mark.parametrize("there", [("torch", "numpy"), ()])
+def test_where_it_is_not_the_cell_fetches_it_and_has_pip_keep_the_hosts_torch(monkeypatch, there):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in there or None)
+    kept = [f"{name}=={version(name)}" for name in there]
+    package = f"{address.ADDRESS}/archive/refs/tags/v{address.VERSION}.zip"
+    ((magic, line),) = asked()
+    assert magic == "pip" and line.split() == ["install", "--quiet", *kept, package]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cell_comes_first_and_once(name):
+    lesson = address.with_install(read(name))
+    code = [cell for cell in lesson.cells if cell.cell_type == "code"]
+    assert code[0].source == address.INSTALL and "parameters" in code[1].metadata.tags
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert address.with_install(lesson) == lesson
+
+
+def test_readme_and_citation_have_this_address_and_version():
+    for name, change in [("README.md", address.readme), ("CITATION.cff", address.citation)]:
+        text = (address.PROJECT / name).read_text(encoding="utf-8")
+        assert change(text) == text and address.ADDRESS in text, "run python tests/address.py"
+
+
+def test_a_link_opens_the_lesson_of_this_version():
+    where = f"{address.ADDRESS}/blob/v{address.VERSION}/notebooks/{NAMES[0]}.ipynb"
+    colab = where.replace("github.com", "colab.research.google.com/github")
+    assert address.colab(NAMES[0]) == colab
+    assert address.kaggle(NAMES[0]).endswith(f"?src={where}")
+
+
+def test_what_only_github_reads_can_be_read():
+    for path in (address.PROJECT / ".github/workflows").iterdir():
+        jobs = yaml.safe_load(path.read_text())["jobs"].values()
+        commands = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+        assert {command.split()[0] for command in commands} == {"make"}
+    json.loads((address.PROJECT / ".devcontainer/devcontainer.json").read_text())
+    assert yaml.safe_load((address.PROJECT / "CITATION.cff").read_text())["version"]
