@@ -50,7 +50,7 @@ function sliders(state, decoders) {
   const shownOriginal = make("div", { hidden: true }, "the test image:", original.canvas);
   const strips = parts.map(({ name, low, high }) => {
     const words = `what ${name} does from ${short(low)} to ${short(high)}`;
-    return picture(words, FRAMES * FRAME, decoders.length * FRAME);
+    return picture(words, `${FRAMES * FRAME}px`);
   });
   const ranges = parts.map(({ name, low, high }, i) =>
     range(name, low, high, (high - low) / 120, (value) => {
@@ -114,7 +114,7 @@ function sliders(state, decoders) {
   }
   controls.append(make("div", { className: "buttons" }, ...buttons));
   goTo(start);
-  return [make("div", { className: "row" }, ...shown.parts, shownOriginal), controls];
+  return [make("div", { className: "column" }, ...shown.parts, shownOriginal), controls];
 }
 
 // A plane for each decoder, all with the same point z on them, and what each decodes there.
@@ -167,7 +167,7 @@ function morph(state, decoders) {
   let { ends, path, t } = state;
   const shown = decodedPictures(decoders);
   const originals = ["start", "end"].map((name) => picture(`the image at the ${name}`));
-  const film = picture("the whole path", null, null, 1);
+  const film = picture("the whole path", "100%", 1);
   const at = (where) => (path === "lerp" ? lerp : slerp)(...ends, where);
   const slider = range("from start to end", 0, 1, 0.01, (value) => {
     t = value;
@@ -252,12 +252,12 @@ function decodedPictures(decoders) {
   return { parts, draw };
 }
 
-// A canvas, its size on the page given by pixels or by the style, and what draws rows of images.
-function picture(words, width = PICTURE, height = PICTURE, gap = 0) {
+// A canvas as wide as this on the page, and what draws rows of images on it.
+function picture(words, width = `${PICTURE}px`, gap = 0) {
   const canvas = make("canvas", {});
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", words);
-  if (width) [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
+  canvas.style.width = width; // the height follows
   return { canvas, draw: (rows) => paint(canvas, rows, gap) };
 }
 

@@ -38,6 +38,10 @@ QUALITY = 80  # of a picture as WebP, where that is smaller: a third of the byte
 LARGEST, LARGEST_ZIPPED = 2_000_000, 1_000_000  # bytes of a page
 
 
+# What may be wider than a phone scrolls, also by the keyboard.
+SCROLLS = 'class="scrolls" role="group" tabindex="0"'
+
+
 class Renderer(IPythonRenderer):
     """Markdown with its formulas as MathML, which browsers draw themselves."""
 
@@ -45,9 +49,7 @@ class Renderer(IPythonRenderer):
         return mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        # It may be wider than a phone: then it scrolls, also by the keyboard.
-        around = '<span class="scrolls" role="group" aria-label="formula" tabindex="0">'
-        return f"{around}{mathml(body, 'block')}</span>"
+        return f'<span {SCROLLS} aria-label="formula">{mathml(body, "block")}</span>'
 
 
 def mathml(formula: str, display: str) -> str:
@@ -61,6 +63,8 @@ def markdown(text: str) -> str:
     """Return Markdown as HTML, with links to lessons as links to their pages."""
     renderer = Renderer(escape=False, anchor_link_text="¶")
     html = MarkdownWithMath(renderer=renderer).render(text)
+    html = html.replace("<table>", f'<div {SCROLLS} aria-label="table"><table>')
+    html = html.replace("</table>", "</table></div>")
     return re.sub(r'href="(?:notebooks/)?(\d\d_\w+)\.ipynb', r'href="\1.html', html)
 
 
@@ -144,7 +148,7 @@ def lesson_page(notebook: NotebookNode, ways: str) -> str:
     exporter = HTMLExporter(
         extra_template_basedirs=[str(HERE)], template_name="template", filters=FILTERS
     )
-    exporter.environment.globals |= {"STILL": STILL, "EXPLORER": MIME}
+    exporter.environment.globals |= {"STILL": STILL, "EXPLORER": MIME, "SCROLLS": SCROLLS}
     body, _ = exporter.from_notebook_node(notebook)
     return page(f"{title(notebook)} · {HOME}", body, ways, weights)
 
@@ -154,10 +158,10 @@ def index_page(readme: str) -> str:
     html = markdown(readme.split("\n## ")[0])
     path = PROJECT / "notebooks/picture.png"
     png = base64.b64encode(path.read_bytes()).decode()
-    drawn = re.sub(
+    html = re.sub(
         r'<img src="notebooks/picture.png" alt="([^"]*)" ?/>', lambda m: image(png, m[1]), html
     )
-    return page(HOME, drawn.replace("<table>", '<table class="lessons">'), "", {})
+    return page(HOME, html, "", {})
 
 
 def page(title: str, body: str, ways: str, weights: dict) -> str:
