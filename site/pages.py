@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import tempfile
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 import nbformat
@@ -158,9 +158,8 @@ def index_page(readme: str) -> str:
     html = markdown(readme.split("\n## ")[0])
     path = PROJECT / "notebooks/picture.png"
     png = base64.b64encode(path.read_bytes()).decode()
-    html = re.sub(
-        r'<img src="notebooks/picture.png" alt="([^"]*)" ?/>', lambda m: image(png, m[1]), html
-    )
+    tag = r'<img src="notebooks/picture.png" alt="([^"]*)" ?/>'
+    html = re.sub(tag, lambda found: image(png, unescape(found[1])), html)
     return page(HOME, html, "", {})
 
 
