@@ -1,4 +1,4 @@
-# make lab · make check · make test · make run · make refresh · make bench
+# make lab · make check · make test · make run · make refresh · make site · make bench
 # make test-oldest · make test-wheel
 # Without make: the same lines are in the README.
 
@@ -7,7 +7,7 @@ BIN = .venv/bin
 LESSONS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 READY = .venv/.ready
 
-.PHONY: lab check test test-oldest test-wheel run refresh bench anew
+.PHONY: lab check test test-oldest test-wheel run refresh site bench anew
 .DELETE_ON_ERROR:
 
 # The learner's own copies, in my/. `exec`: a shell in between would die of Ctrl-C before Jupyter has
@@ -60,6 +60,10 @@ run: $(READY)
 # Run the committed lessons in place and clean them.
 refresh: $(READY)
 	$(BIN)/python tests/refresh.py $(LESSONS)
+
+# Run the lessons and make them static pages, in results/site/. PAGES=only: of the last such run.
+site: $(READY)
+	PYTHONPATH=tests $(BIN)/python site/pages.py $(PAGES)
 
 # Timings beside what they are compared with; run nothing else meanwhile. PARTS=training: only that.
 bench: $(READY)

@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STILL = "the explorer, as a still picture"
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -44,7 +45,7 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                     if "image/png" not in output.data:
                         continue
                     del output.data[WIDGET]
-                    output.data["text/plain"] = "the explorer, as a still picture"
+                    output.data["text/plain"] = STILL
                 if "image/png" in output.data:
                     output.data["image/png"] = smaller(output.data["image/png"])
                 alt = output.metadata.get("image/png", {}).get("alt")
@@ -81,7 +82,8 @@ def main(paths: list[str]) -> None:
             refresh(path)
 
 
-def refresh(path: Path) -> None:
+def executed(path: Path) -> nbformat.NotebookNode:
+    """Run a lesson and return it; what ran on the offline digits for want of MNIST ends it all."""
     print(path, flush=True)
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -96,6 +98,11 @@ def refresh(path: Path) -> None:
     printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
     if "Using the offline default" in printed:
         sys.exit(f"{path}: the data set could not be had. Nothing was written.")
+    return notebook
+
+
+def refresh(path: Path) -> None:
+    notebook = executed(path)
     part = path.with_suffix(".part")
     nbformat.write(cleaned(notebook), part)
     part.replace(path)  # a failed run above leaves the committed file as it was

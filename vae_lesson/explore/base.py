@@ -20,6 +20,7 @@ from IPython import get_ipython
 from torch import Tensor, nn
 
 from vae_lesson.data import batches, square_shape
+from vae_lesson.explore import living
 from vae_lesson.explore.parts import (
     GAP,
     LOCK,
@@ -62,6 +63,7 @@ class Decoder:
         weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         self.device = torch.device("cpu") if weights is None else weights.device
         self.model = model
+        self.units = None  # (centre, spread), where `decode` counts codes in these
         self.random_codes = np.random.default_rng(0).standard_normal((16, self.latent_size))
         x = self.values(self.random_codes)  # what is wrong with it shows now
         self.intensity, self.notice = _scale(x, hasattr(model, "decode_mean"))
@@ -213,12 +215,18 @@ class Explorer(widgets.VBox):
         data["image/png"] = base64.b64encode(png(still(self))).decode()
         names = " and ".join(name for name in self._decoders if name)
         alt = f"{self._title}{' of ' * bool(names)}{names}: {self._state()}"
+        if living.is_wanted() and (state := living.state(self._decoders, self._living())):
+            data[living.MIME] = state
         return data, metadata | {"image/png": {"alt": alt}}
 
     def _state(self) -> str:
         """Return what the still picture shows, in words."""
         more = ", …" * (self.z.size > 6)
         return f"the image decoded at z = ({', '.join(f'{x:z.2f}' for x in self.z[:6])}{more})"
+
+    def _living(self) -> dict | None:
+        """Return what a page without a kernel moves it by, as JSON; None if it cannot."""
+        return None
 
     def close(self) -> None:
         """Close the explorer and all that it is made of; ipywidgets would keep the parts."""

@@ -39,5 +39,5 @@ def _in_own_units(decoder: Decoder, codes: Tensor) -> Tensor:
     """Make a decoder count codes in standard deviations from the mean of these; return them so."""
     centre, decode = codes.mean(dim=0), decoder.decode
     spread = codes.std(dim=0).clamp_min(1e-6)  # some may never vary
-    decoder.decode = lambda u: decode(centre + spread * u)
+    decoder.units, decoder.decode = (centre, spread), lambda u: decode(centre + spread * u)
     return (codes - centre) / spread

@@ -1,5 +1,6 @@
 """A map of a 2-D latent space: click, drag or use the arrow keys, and see what decodes there."""
 
+import base64
 import io
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from vae_lesson import latent
 from vae_lesson.data import Images
+from vae_lesson.explore import living
 from vae_lesson.explore.base import Decoder, Explorer, row
 from vae_lesson.explore.parts import ROUND, Plane, png
 from vae_lesson.teaching import plots
@@ -73,6 +75,18 @@ class MapExplorer(Explorer):
 
     def _state(self) -> str:
         return f"{VIEWS[self.view.value]}, and {super()._state()}"
+
+    def _living(self) -> dict:
+        drawn = [self._codes_drawn(*pair) for pair in zip(self._decoders, self.planes)]
+        return {
+            "kind": "map",
+            "z": living.numbers(self.z),
+            "low": self.planes[0].low,
+            "high": self.planes[0].high,
+            "labels": [plane.label for plane in self.planes],
+            "views": VIEWS,
+            "backgrounds": [base64.b64encode(value).decode() for value in drawn],
+        }
 
     def _show_view(self) -> None:
         draw = self._codes_drawn if self.view.value == "codes" else self._manifold

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_lesson import latent
+from vae_lesson.explore import living
 from vae_lesson.explore.base import Decoder, Explorer, row
 from vae_lesson.explore.parts import (
     FRAMES,
@@ -58,8 +59,8 @@ class MorphExplorer(Explorer):
         self._go_between([_end(self._decoders[""], "", self._test_images[i]) for i in pair])
 
     def _go_between(self, ends: list[tuple]) -> None:
-        self.ends = [code for code, _ in ends]
-        for picture, (_, image) in zip(self._originals, ends):
+        self.ends, self._end_images = zip(*ends)
+        for picture, image in zip(self._originals, self._end_images):
             picture.value = png(enlarged(image))
         self._start = self._code(0.5)
         self._show_path()
@@ -74,6 +75,19 @@ class MorphExplorer(Explorer):
     def _state(self) -> str:
         where = f"{self.slider.value:.2f} of the way from start to end on {PATHS[self.path.value]}"
         return f"{super()._state()}, {where}, between the images at its ends"
+
+    def _living(self) -> dict:
+        state = {
+            "kind": "morph",
+            "ends": living.numbers(self.ends),
+            "end_images": living.pixels(self._end_images),
+            "t": self.slider.value,
+            "path": self.path.value,
+            "paths": PATHS,
+        }
+        if self._test_images is not None:
+            state |= living.examples(self._decoders[""], self._test_images)
+        return state
 
     def _show_path(self) -> None:
         codes = self._code(torch.linspace(0, 1, FRAMES)[:, None])

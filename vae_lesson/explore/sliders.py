@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vae_lesson import evaluate
 from vae_lesson.arguments import check_same_shape
+from vae_lesson.explore import living
 from vae_lesson.explore.base import Decoder, Explorer, column, row
 from vae_lesson.explore.parts import FRAMES, Picture, as_pictures, enlarged, png
 from vae_lesson.models import VAE
@@ -42,7 +43,7 @@ class SliderExplorer(Explorer):
         super().__init__(decoders, z)
         self._origin = np.zeros_like(self._start)
         self._sliders_show_z = sliders_show_z
-        self._test_images = test_images
+        self._test_images, self._n_folded = test_images, n_folded
         self._moving = False  # True while the sliders follow z
         vectors = [direction.detach().cpu().numpy() for direction, _ in directions.values()]
         self._directions = np.stack(vectors).astype(np.float32)  # (n, latent_size)
@@ -60,18 +61,18 @@ class SliderExplorer(Explorer):
             self._strips.append(strip.add_class("vae-strip"))
         self._original = Picture(alt="the test image")
         self._shown_original = column("the test image:", self._original, display="none")
-        self._open(self._layout(n_folded))
+        self._open(self._layout())
         self._draw_strips()
 
-    def _layout(self, n_folded: int) -> widgets.Widget:
+    def _layout(self) -> widgets.Widget:
         rows = [row(*pair) for pair in zip(self.sliders, self._strips)]
-        n_shown = len(rows) - n_folded
+        n_shown = len(rows) - self._n_folded
         scrolling = {"max_height": "350px", "overflow": "auto"}  # sixty-four are too many
         right = [column(*rows[:n_shown], **scrolling)]
-        if n_folded:
+        if self._n_folded:
             # ipywidgets 7 would open the first by itself.
             folded = widgets.Accordion([column(*rows[n_shown:], **scrolling)], selected_index=None)
-            folded.set_title(0, f"{n_folded} unused dimensions (KL under {UNUSED} nats)")
+            folded.set_title(0, self._folded_title())
             right.append(folded)
         buttons = [self._button("Random draw", self.draw), self._button("Reset", self.reset)]
         if self._test_images is not None:
@@ -79,6 +80,9 @@ class SliderExplorer(Explorer):
         right.append(row(*buttons))
         left = column(*self._named_pictures(), self._shown_original)
         return row(left, column(*right, flex="0 1 auto"))
+
+    def _folded_title(self) -> str:
+        return f"{self._n_folded} unused dimensions (KL under {UNUSED} nats)"
 
     def draw(self) -> None:
         """Go to a random code: z ~ N(0, I), or each direction's slider uniformly over its range."""
@@ -135,6 +139,23 @@ class SliderExplorer(Explorer):
             f"{slider.description} = {slider.value:z.2f}" for slider in self.sliders[:6]
         )
         return f"{super()._state()}, and what each slider does over its range: {shown}"
+
+    def _living(self) -> dict:
+        sliders = [
+            {"name": s.description, "low": s.min, "high": s.max, "direction": living.numbers(d)}
+            for s, d in zip(self.sliders, self._directions)
+        ]
+        state = {
+            "kind": "sliders",
+            "z": living.numbers(self.z),
+            "sliders": sliders,
+            "sliders_show_z": self._sliders_show_z,
+            "n_folded": self._n_folded,
+            "folded": self._folded_title(),
+        }
+        if self._test_images is not None:
+            state |= living.examples(self._decoders[""], self._test_images)
+        return state
 
     def _repr_mimebundle_(self, **kwargs):
         self._guarded(self._draw_strips)  # the still picture cannot wait for a rest

@@ -1,0 +1,359 @@
+// The explorers of a page, alive without a kernel.
+//
+// Each `figure.explorer` holds a still picture and the explorer's state as JSON, which
+// vae_lesson/explore/living.py and the `_living` of each explorer wrote. Here the state becomes
+// sliders, a map or a morph, which move as the explorers in a notebook do; the still picture goes
+// once they are there. Whatever fails, or without JavaScript, the still picture stays.
+
+import { bytes, lerp, slerp, unpack } from "./decode.js";
+import plane from "../vae_lesson/explore/plane.js";
+
+const FRAMES = 11; // images in a filmstrip
+const FRAME = 28; // pixels on the page, the height of a filmstrip
+const PICTURE = 224; // pixels on the page, the side of a decoded picture
+const PLANE = 360; // pixels on the page, the side of a map, or less where there is no room
+const TILES = 16; // decoded images along a side of a map
+const REST = 200; // milliseconds without a move after which the filmstrips are drawn again
+
+const unpacked = {}; // weights' key -> promise of the decoder: several explorers share one
+
+async function decoderOf(key) {
+  const packed = document.getElementById(`weights-${key}`).textContent;
+  unpacked[key] ??= unpack(JSON.parse(packed));
+  return unpacked[key];
+}
+
+async function bringToLife(figure) {
+  const state = JSON.parse(figure.querySelector("script").textContent);
+  const decoders = [];
+  for (const { name, weights } of state.decoders) {
+    decoders.push({ name, decode: await decoderOf(weights) });
+  }
+  const kinds = { sliders, map, morph };
+  const alive = make("div", { className: "alive" });
+  alive.append(...kinds[state.kind](state, decoders, figure));
+  figure.querySelector(".still").hidden = true;
+  figure.append(alive);
+}
+
+// --- the explorers -------------------------------------------------------------------------------
+
+// Sliders that move a code along directions, z = origin + Σ value · direction. The origin is what
+// they do not express of a code that they did not set: see SliderExplorer in sliders.py.
+function sliders(state, decoders) {
+  const { sliders: parts, sliders_show_z: showZ, test_codes: testCodes } = state;
+  const start = state.z;
+  let [z, origin] = [start, start];
+  const values = parts.map(() => 0);
+  const shown = decodedPictures(decoders);
+  const original = picture("the test image");
+  const shownOriginal = make("div", { hidden: true }, "the test image:", original.canvas);
+  const strips = parts.map(({ name, low, high }) => {
+    const words = `what ${name} does from ${short(low)} to ${short(high)}`;
+    return picture(words, `${FRAMES * FRAME}px`);
+  });
+  const ranges = parts.map(({ name, low, high }, i) =>
+    range(name, low, high, (high - low) / 120, (value) => {
+      values[i] = value;
+      z = moved(origin, 1);
+      show();
+    }),
+  );
+
+  function moved(from, sign) {
+    return from.map((x, k) => {
+      return parts.reduce((sum, part, i) => sum + sign * values[i] * part.direction[k], x);
+    });
+  }
+  function show() {
+    shownOriginal.hidden = true;
+    shown.draw(z);
+    drawStripsSoon();
+  }
+  function goTo(code) {
+    z = code;
+    parts.forEach(({ low, high, direction }, i) => {
+      const along = z.reduce((sum, x, k) => sum + x * direction[k], 0);
+      values[i] = showZ ? Math.min(Math.max(along, low), high) : 0;
+      ranges[i].set(values[i]);
+    });
+    origin = moved(z, -1);
+    show();
+  }
+  function drawStrip(i) {
+    const { low, high, direction } = parts[i];
+    const codes = Array.from({ length: FRAMES }, (_, frame) => {
+      const step = low + (frame / (FRAMES - 1)) * (high - low) - values[i];
+      return z.map((x, k) => x + step * direction[k]);
+    });
+    strips[i].draw(decoders.map(({ decode }) => codes.map(decode)));
+  }
+  const drawStripsSoon = afterRest(strips.map((_, i) => () => drawStrip(i)));
+  function draw() {
+    if (showZ) return goTo(start.map(normal));
+    const steps = parts.map(({ low, high }) => low + Math.random() * (high - low));
+    const along = (k) => steps.reduce((sum, step, i) => sum + step * parts[i].direction[k], 0);
+    goTo(start.map((x, k) => x + along(k)));
+  }
+  function encode() {
+    const i = Math.floor(Math.random() * testCodes.length);
+    goTo(testCodes[i]);
+    original.draw([[bytes(state.test_images[i])]]);
+    shownOriginal.hidden = false;
+  }
+
+  const rows = ranges.map(({ row }, i) => make("div", { className: "row" }, row, strips[i].canvas));
+  const nShown = rows.length - state.n_folded;
+  const right = make("div", { className: "sliders" }, ...rows.slice(0, nShown));
+  const buttons = [button("Random draw", draw), button("Reset", () => goTo(start))];
+  if (testCodes) buttons.push(button("Encode a test image", encode));
+  const controls = make("div", { className: "controls" }, right);
+  if (state.n_folded) {
+    const more = make("div", { className: "sliders" }, ...rows.slice(nShown));
+    controls.append(make("details", {}, make("summary", {}, state.folded), more));
+  }
+  controls.append(make("div", { className: "buttons" }, ...buttons));
+  goTo(start);
+  return [make("div", { className: "column" }, ...shown.parts, shownOriginal), controls];
+}
+
+// A plane for each decoder, all with the same point z on them, and what each decodes there.
+function map(state, decoders, figure) {
+  const { low, high, views } = state;
+  const start = state.z;
+  let z = start;
+  const shown = decodedPictures(decoders);
+  const codesDrawn = state.backgrounds.map(bytes);
+  const planes = decoders.map((_, i) =>
+    hostOf({
+      ...{ number: 0, point: start, low, high, cells: 0, size: PLANE },
+      ...{ label: state.labels[i], background: codesDrawn[i] },
+    }),
+  );
+
+  function goTo(code) {
+    z = code;
+    for (const each of planes) if (each.get("point") !== z) each.set("point", z);
+    shown.draw(z);
+  }
+  async function showView(view) {
+    for (const [i, { decode }] of decoders.entries()) {
+      const drawn = view === "codes" ? codesDrawn[i] : await manifold(decode, low, high);
+      planes[i].set("background", drawn);
+    }
+  }
+
+  const rows = planes.map((each, i) => {
+    const el = make("div", {});
+    each.save_changes = () => goTo(each.get("point"));
+    plane.render({ model: each, el });
+    return make("div", { className: "row" }, el, shown.parts[i]);
+  });
+  const fit = () => {
+    const size = Math.min(PLANE, figure.clientWidth);
+    for (const each of planes) each.set("size", size);
+  };
+  new ResizeObserver(fit).observe(figure);
+  const draw = button("Random draw", () => goTo(start.map(normal)));
+  const reset = button("Reset", () => goTo(start));
+  const view = choice("the map shows", views, "codes", showView);
+  goTo(start);
+  return [...rows, make("div", { className: "buttons" }, view, draw, reset)];
+}
+
+// A slider from one end to the other, on a straight line or a great arc.
+function morph(state, decoders) {
+  const [{ decode }] = decoders;
+  let { ends, path, t } = state;
+  const shown = decodedPictures(decoders);
+  const originals = ["start", "end"].map((name) => picture(`the image at the ${name}`));
+  const film = picture("the whole path", "100%", 1);
+  const at = (where) => (path === "lerp" ? lerp : slerp)(...ends, where);
+  const slider = range("from start to end", 0, 1, 0.01, (value) => {
+    t = value;
+    shown.draw(at(t));
+  });
+
+  function showPath() {
+    const places = Array.from({ length: FRAMES }, (_, i) => i / (FRAMES - 1));
+    film.draw([places.map((place) => decode(at(place)))]);
+    shown.draw(at(t));
+  }
+  function goBetween(codes, images) {
+    ends = codes;
+    originals.forEach((each, i) => each.draw([[bytes(images[i])]]));
+    showPath();
+  }
+  function draw() {
+    const n = state.test_codes.length;
+    const one = Math.floor(Math.random() * n);
+    const other = (one + 1 + Math.floor(Math.random() * (n - 1))) % n;
+    const pair = (of) => [of[one], of[other]];
+    goBetween(pair(state.test_codes), pair(state.test_images));
+  }
+
+  const switched = choice("the way", state.paths, path, (name) => {
+    path = name;
+    showPath();
+  });
+  const buttons = state.test_codes ? [button("Another pair", draw)] : [];
+  slider.set(t);
+  goBetween(ends, state.end_images);
+  const [start, end] = originals.map(({ canvas }) => canvas);
+  return [
+    make("div", { className: "row pictures" }, start, ...shown.parts, end),
+    make("div", { className: "wide" }, slider.row, film.canvas),
+    make("div", { className: "buttons" }, switched, ...buttons),
+  ];
+}
+
+// What each place of a plane decodes to, as the bytes of a PNG.
+async function manifold(decode, low, high) {
+  const canvas = make("canvas", {});
+  const rows = Array.from({ length: TILES }, (_, row) => {
+    return Array.from({ length: TILES }, (_, column) => {
+      const [right, up] = [(column + 0.5) / TILES, 1 - (row + 0.5) / TILES];
+      return decode([low[0] + right * (high[0] - low[0]), low[1] + up * (high[1] - low[1])]);
+    });
+  });
+  paint(canvas, rows, 0);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+  return new Uint8Array(await blob.arrayBuffer());
+}
+
+// --- their parts ---------------------------------------------------------------------------------
+
+// Stands for the kernel's side of an anywidget, whose module draws it here as in a notebook.
+function hostOf(values) {
+  const heard = [];
+  return {
+    get: (name) => values[name],
+    set(name, value) {
+      values[name] = value;
+      for (const [events, action] of heard) {
+        if (events.split(" ").includes(`change:${name}`)) action();
+      }
+    },
+    on: (events, action) => heard.push([events, action]),
+    off() {},
+    save_changes() {},
+  };
+}
+
+// The decoded picture of each decoder, below its name if it has one.
+function decodedPictures(decoders) {
+  const pictures = decoders.map(({ name }) => picture(`decoded image ${name}`.trim()));
+  const parts = pictures.map(({ canvas }, i) => {
+    const { name } = decoders[i];
+    canvas.classList.add("decoded");
+    return name ? make("div", {}, make("b", {}, name), canvas) : canvas;
+  });
+  const draw = (z) => pictures.forEach((each, i) => each.draw([[decoders[i].decode(z)]]));
+  return { parts, draw };
+}
+
+// A canvas as wide as this on the page, and what draws rows of images on it.
+function picture(words, width = `${PICTURE}px`, gap = 0) {
+  const canvas = make("canvas", {});
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", words);
+  canvas.style.width = width; // the height follows
+  return { canvas, draw: (rows) => paint(canvas, rows, gap) };
+}
+
+// Paints rows of square grey images of one size, a pixel a pixel, on white.
+function paint(canvas, rows, gap) {
+  const side = Math.sqrt(rows[0][0].length);
+  const room = side + gap;
+  [canvas.width, canvas.height] = [rows[0].length * room - gap, rows.length * room - gap];
+  const whole = new ImageData(canvas.width, canvas.height);
+  whole.data.fill(255);
+  rows.forEach((images, row) => {
+    images.forEach((pixels, column) => {
+      for (let p = 0; p < pixels.length; p++) {
+        const y = row * room + Math.floor(p / side);
+        const x = column * room + (p % side);
+        whole.data.fill(pixels[p], 4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 3);
+      }
+    });
+  });
+  canvas.getContext("2d").putImageData(whole, 0, 0);
+}
+
+let made = 0; // for ids
+
+function range(name, low, high, step, action) {
+  const id = `range-${made++}`;
+  const input = make("input", { type: "range", id, min: low, max: high, step });
+  const label = make("label", { htmlFor: id }, name);
+  const readout = make("output", { htmlFor: id });
+  readout.setAttribute("aria-live", "off"); // the slider says it too
+  function say(value) {
+    readout.textContent = two(value);
+    input.setAttribute("aria-valuetext", two(value));
+  }
+  input.addEventListener("input", () => {
+    say(Number(input.value));
+    action(Number(input.value));
+  });
+  function set(value) {
+    input.value = value;
+    say(value);
+  }
+  return { row: make("div", { className: "range" }, label, input, readout), set };
+}
+
+function button(text, action) {
+  const element = make("button", { type: "button" }, text);
+  element.addEventListener("click", action);
+  return element;
+}
+
+// One of some names, each with words for it: {name: words}.
+function choice(legend, options, first, action) {
+  const group = `choice-${made++}`;
+  const radios = Object.entries(options).map(([value, words]) => {
+    const input = make("input", { type: "radio", name: group, value, checked: value === first });
+    input.addEventListener("change", () => action(value));
+    return make("label", {}, input, ` ${value}: ${words}`);
+  });
+  return make("fieldset", {}, make("legend", {}, legend), ...radios);
+}
+
+// Returns what does these actions, each by itself, once it has not been called for a while.
+function afterRest(actions) {
+  let timer;
+  function go(i) {
+    actions[i]?.();
+    if (i + 1 < actions.length) timer = setTimeout(go, 0, i + 1); // a move may come between
+  }
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(go, REST, 0);
+  };
+}
+
+function make(tag, properties, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// A draw from N(0, 1), by Box and Muller.
+function normal() {
+  return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+}
+
+// A number with two decimals, and no minus before a zero.
+function two(value) {
+  return (Math.round(100 * value) / 100 || 0).toFixed(2);
+}
+
+// A number as Python's format :g writes it, near enough for a slider's end.
+function short(value) {
+  return String(Number(value.toPrecision(6)));
+}
+
+for (const figure of document.querySelectorAll("figure.explorer")) {
+  bringToLife(figure).catch((error) => console.error(error));
+}

@@ -1,0 +1,222 @@
+"""The course as static pages, in results/site/: `make site`; `make site PAGES=only` takes the last
+run's lessons.
+
+A page asks the network for nothing and needs no file beside it: pictures, style, mathematics (as
+MathML) and the explorers are in it. The explorers live without a kernel: decode.js, explorers.js.
+"""
+
+import base64
+import gzip
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+from html import escape, unescape
+from pathlib import Path
+
+import nbformat
+from jinja2 import Environment, FileSystemLoader
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+from PIL import Image
+from pygments.formatters import HtmlFormatter
+from refresh import STILL, cleaned, executed  # the Makefile puts tests/ on the path
+
+from vae_lesson import explore
+from vae_lesson.explore.living import MIME
+from vae_lesson.places import PROJECT
+from vae_lesson.running.saving import results_path
+
+HERE = Path(__file__).parent
+LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
+HOME = "The VAE lesson"
+QUALITY = 80  # of a picture as WebP, where that is smaller: a third of the bytes of most
+LARGEST, LARGEST_ZIPPED = 2_000_000, 1_000_000  # bytes of a page
+
+
+# What may be wider than a phone scrolls, also by the keyboard.
+SCROLLS = 'class="scrolls" role="group" tabindex="0"'
+
+
+class Renderer(IPythonRenderer):
+    """Markdown with its formulas as MathML, which browsers draw themselves."""
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body, "inline")
+
+    def block_math(self, body: str) -> str:
+        return f'<span {SCROLLS} aria-label="formula">{mathml(body, "block")}</span>'
+
+
+def mathml(formula: str, display: str) -> str:
+    """Return a formula in LaTeX as MathML."""
+    # latex2mathml takes the 12 of \tfrac12 for one number.
+    formula = re.sub(r"(\\[td]?frac)(\d)(\w)", r"\1{\2}{\3}", formula)
+    return convert(formula.strip(), display=display)
+
+
+def markdown(text: str) -> str:
+    """Return Markdown as HTML, with links to lessons as links to their pages."""
+    renderer = Renderer(escape=False, anchor_link_text="¶")
+    html = MarkdownWithMath(renderer=renderer).render(text)
+    html = html.replace("<table>", f'<div {SCROLLS} aria-label="table"><table>')
+    html = html.replace("</table>", "</table></div>")
+    return re.sub(r'href="(?:notebooks/)?(\d\d_\w+)\.ipynb', r'href="\1.html', html)
+
+
+def picture(output: NotebookNode) -> str:
+    """Return an output's picture as an image with its alternative text."""
+    return image(output.data["image/png"], output.metadata["image/png"]["alt"])
+
+
+def image(png: str, alt: str) -> str:
+    """Return a picture, base64 of a PNG, as HTML."""
+    kind, data = smaller(png)
+    width, height = Image.open(io.BytesIO(base64.b64decode(data))).size
+    source = f"data:image/{kind};base64,{data}"
+    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="{source}">'
+
+
+def smaller(png: str) -> tuple[str, str]:
+    """Return the format and the base64 of a picture, as WebP if that has fewer bytes."""
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture.save(buffer, format="WebP", quality=QUALITY, method=6)
+    webp = base64.b64encode(buffer.getvalue()).decode()
+    return ("webp", webp) if len(webp) < len(png) else ("png", png)
+
+
+def in_script(value: object) -> str:
+    """Return JSON that stands in a <script>, which a "</script>" in a text would end."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def without_style(html: str) -> str:
+    """Return an output's HTML without colours of its own, which know no dark face."""
+    return re.sub(r"<style>.*?</style>", "", html, flags=re.S)
+
+
+FILTERS = {
+    "markdown2html": markdown,
+    "picture": picture,
+    "in_script": in_script,
+    "without_style": without_style,
+}
+
+
+def style() -> str:
+    """Return the style of every page: its own, the explorers' parts', and the code's two faces."""
+    light, dark = (
+        HtmlFormatter(style=name).get_style_defs(".highlight")
+        for name in ("default", "github-dark")
+    )
+    parts = (Path(explore.__file__).with_name("parts.css")).read_text(encoding="utf-8")
+    own = (HERE / "style.css").read_text(encoding="utf-8")
+    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{parts}\n{own}"
+
+
+def script() -> str:
+    """Return the page's modules as one: a page that was opened as a file may load no other."""
+    decode, plane, explorers = (
+        path.read_text(encoding="utf-8")
+        for path in (
+            HERE / "decode.js",
+            Path(explore.__file__).with_name("plane.js"),
+            HERE / "explorers.js",
+        )
+    )
+    decode = re.sub(r"^export ", "", decode, flags=re.M)
+    plane = plane.replace("export default", "const plane =")
+    return "\n".join([decode, plane, re.sub(r"^import .*\n", "", explorers, flags=re.M)])
+
+
+def lesson_page(notebook: NotebookNode, ways: str) -> str:
+    """Return an executed lesson as a page."""
+    notebook = cleaned(notebook)
+    weights = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            state = output.get("data", {}).get(MIME)
+            if state:
+                weights |= state.pop("weights")  # once a page, however many explorers share them
+                if "backgrounds" in state:
+                    state["backgrounds"] = [smaller(png)[1] for png in state["backgrounds"]]
+    exporter = HTMLExporter(
+        extra_template_basedirs=[str(HERE)], template_name="template", filters=FILTERS
+    )
+    exporter.environment.globals |= {"STILL": STILL, "EXPLORER": MIME, "SCROLLS": SCROLLS}
+    body, _ = exporter.from_notebook_node(notebook)
+    return page(f"{title(notebook)} · {HOME}", body, ways, weights)
+
+
+def index_page(readme: str) -> str:
+    """Return the page that leads to the lessons: what the README says before its first section."""
+    html = markdown(readme.split("\n## ")[0])
+    path = PROJECT / "notebooks/picture.png"
+    png = base64.b64encode(path.read_bytes()).decode()
+    tag = r'<img src="notebooks/picture.png" alt="([^"]*)" ?/>'
+    html = re.sub(tag, lambda found: image(png, unescape(found[1])), html)
+    return page(HOME, html, "", {})
+
+
+def page(title: str, body: str, ways: str, weights: dict) -> str:
+    """Return a whole page. ways: its links to the pages around it."""
+    environment = Environment(loader=FileSystemLoader(HERE / "template"))
+    environment.filters["in_script"] = in_script
+    parts = {"title": escape(title), "body": body, "ways": ways, "weights": weights}
+    return environment.get_template("page.html.j2").render(style=style(), script=script(), **parts)
+
+
+def title(notebook: NotebookNode) -> str:
+    """Return a lesson's title, the heading of its first cell."""
+    return notebook.cells[0].source.split("\n")[0].removeprefix("# ")
+
+
+def ways(i: int, titles: list[str], names: list[str]) -> str:
+    """Return the links of lesson i to the one before it, the index and the one after it."""
+    links = ['<a href="index.html">All lessons</a>']
+    if i > 0:
+        links.insert(0, f'<a rel="prev" href="{names[i - 1]}.html">← {escape(titles[i - 1])}</a>')
+    if i + 1 < len(names):
+        links.append(f'<a rel="next" href="{names[i + 1]}.html">{escape(titles[i + 1])} →</a>')
+    return f"<nav>{' '.join(links)}</nav>"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page and say its size; a page that is too large ends it all."""
+    path.write_text(text, encoding="utf-8")
+    whole, zipped = len(text.encode()), len(gzip.compress(text.encode()))
+    print(f"{path.name}: {whole / 1e6:.2f} MB, zipped {zipped / 1e6:.2f} MB", flush=True)
+    if whole > LARGEST or zipped > LARGEST_ZIPPED:
+        sys.exit(f"{path}: a page has at most {LARGEST:,} bytes, and zipped {LARGEST_ZIPPED:,}")
+
+
+def main(only: bool) -> None:
+    """Run the lessons, in order, and write the site; with `only`, of what the last run left."""
+    site, run = results_path("site"), results_path("site_run")
+    site.mkdir(parents=True, exist_ok=True)
+    run.mkdir(parents=True, exist_ok=True)
+    if not only:
+        os.environ["VAE_LESSON_SITE"] = "1"  # the explorers leave what a page needs
+        with tempfile.TemporaryDirectory() as results:
+            os.environ["VAE_LESSON_RESULTS"] = results  # no old model gets in
+            for path in LESSONS:
+                nbformat.write(executed(path), run / path.name)
+    missing = [path.name for path in LESSONS if not (run / path.name).is_file()]
+    if missing:
+        sys.exit(f"{run} lacks {', '.join(missing)}: run `make site` without PAGES=only")
+    notebooks = [nbformat.read(run / path.name, as_version=4) for path in LESSONS]
+    names, titles = [path.stem for path in LESSONS], [title(notebook) for notebook in notebooks]
+    for i, (name, notebook) in enumerate(zip(names, notebooks)):
+        write(site / f"{name}.html", lesson_page(notebook, ways(i, titles, names)))
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    write(site / "index.html", index_page(readme))
+    print(f"open {site / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main(only="only" in sys.argv[1:])

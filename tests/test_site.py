@@ -1,0 +1,437 @@
+"""The site without a browser: what explorers leave for it, the decoder in JavaScript, the pages.
+
+What the pages do is in test_site_browser.py. JavaScript runs in node; without it those tests skip.
+"""
+
+import base64
+import gzip
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import nbformat
+import numpy as np
+import pages
+import pytest
+import torch
+from lessons import LESSONS, NAMES, read
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from refresh import STILL, cleaned
+
+from vae_lesson import data, explore, latent, models
+from vae_lesson.explore import living
+from vae_lesson.explore.base import Decoder
+
+NODE = shutil.which("node")
+in_node = pytest.mark.skipif(NODE is None, reason="there is no node here")
+LEVELS = 10  # of 255: what a pixel of the page may be off by
+
+
+def a_model(cls=models.VAE, latent_size=5, hidden_size=16, **options):
+    """Return a network that looks trained: dark where nothing is drawn, with contrast."""
+    torch.manual_seed(0)
+    model = cls(latent_size=latent_size, hidden_size=hidden_size, **options).eval()
+    with torch.no_grad():
+        model.decoder[-1].weight *= 8
+        model.decoder[-1].bias -= 2
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (20, 28, 28), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(20) % 10
+    return data.Images("noise", noise, labels, noise, labels, tuple("0123456789"))
+
+
+@pytest.fixture
+def for_the_site(monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_SITE", "1")
+
+
+def state_of(explorer) -> dict | None:
+    """Return what an explorer leaves for its page, as JSON would carry it."""
+    bundle, _ = explorer._repr_mimebundle_()
+    return json.loads(json.dumps(bundle.get(living.MIME)))
+
+
+def unpacked(packed: dict) -> list[np.ndarray]:
+    """Return (first weights, first bias, last bias, steps, last weights) of packed ones."""
+    n_latent, n_hidden, n_pixels = packed["sizes"]
+    raw = gzip.decompress(base64.b64decode(packed["data"]))
+    shapes = [(n_hidden, n_latent), (n_hidden,), (n_pixels,), (n_pixels, 1)]
+    parts, place = [], 0
+    for shape in shapes:
+        parts.append(np.frombuffer(raw, np.float32, math.prod(shape), place).reshape(shape))
+        place += parts[-1].nbytes
+    return [*parts, np.frombuffer(raw, np.int8, offset=place).reshape(n_pixels, n_hidden)]
+
+
+def run_in_node(code: str, given: object) -> object:
+    """Return what JavaScript that has decode.js in it prints, as JSON; it gets `given`."""
+    module = (pages.HERE / "decode.js").read_text(encoding="utf-8")
+    whole = f"{module}\nconst given = {json.dumps(given)};\n{code}"
+    done = subprocess.run(
+        [NODE, "--input-type=module", "-"], input=whole, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# --- the weights ----------------------------------------------------------------------------------
+
+
+def test_weights_are_steps_of_each_pixel_and_the_rest_is_exact():
+    model = a_model()
+    packed = living.weights(model)
+    assert packed["sizes"] == [5, 16, 784]
+    first_weights, first_bias, last_bias, steps, whole = unpacked(packed)
+    first, _, last = model.decoder
+    np.testing.assert_array_equal(first_weights, first.weight)
+    np.testing.assert_array_equal(first_bias, first.bias)
+    np.testing.assert_array_equal(last_bias, last.bias)
+    assert (np.abs(whole * steps - last.weight.numpy()) <= 0.5001 * steps).all()
+    assert set(np.abs(whole).max(axis=1)) <= {127, *living.COARSER}
+
+
+def test_only_a_pixel_that_may_be_is_coarse():
+    w = torch.tensor([[1.0, 0.3337], [1.0, 0.3337]])
+    h = torch.tensor([[0.0, 30.0]])
+    b = torch.tensor([-10.0, -60.0])  # the second stays black
+    whole, steps = living._rounded(w, b, h)
+    assert whole.abs().amax(dim=1).tolist() == [127, 32]
+    torch.testing.assert_close(steps[:, 0], torch.tensor([1 / 127, 1 / 32]))
+
+
+def test_weights_are_the_same_each_time_and_of_no_other_network():
+    assert living.weights(a_model()) == living.weights(a_model())
+
+    class Mine(models.VAE):
+        """Its decode could be anything."""
+
+    for model in [
+        a_model(network="deep"),
+        models.VAE(2, 8, network="conv"),
+        models.VAE(2, 8, network="linear"),
+        models.VAE(2, 8, (3, 8, 8)),
+        Mine(2, 8),
+        lambda z: z,
+    ]:
+        assert living.weights(model) is None
+
+
+@in_node
+@pytest.mark.parametrize("units", [None, (torch.full((5,), 0.5), torch.full((5,), 2.0))])
+def test_the_page_decodes_as_torch_does(units):
+    decoder = Decoder(a_model(hidden_size=400))
+    z = np.random.default_rng(0).standard_normal((50, 5)).astype(np.float32)
+    own = z if units is None else units[0].numpy() + units[1].numpy() * z
+    given = {"packed": living.weights(decoder.model, units), "z": z.tolist()}
+    code = """
+        const decode = await unpack(given.packed);
+        console.log(JSON.stringify(given.z.map((z) => [...decode(z)])));"""
+    shown = np.array(run_in_node(code, given))
+    wanted = decoder.images(own).reshape(50, 784).astype(int)
+    assert wanted.std() > 50  # it is no grey all over
+    off = np.abs(shown - wanted)
+    assert off.max() <= LEVELS and off.mean() < 0.5
+
+
+@in_node
+@pytest.mark.parametrize("path", ["lerp", "slerp"])
+def test_the_page_walks_as_torch_does(path):
+    ends = torch.randn((2, 5), generator=torch.Generator().manual_seed(0))
+    t = [0.0, 0.25, 1.0]
+    code = f"console.log(JSON.stringify(given.t.map((t) => {path}(...given.ends, t))));"
+    for pair in (ends, torch.stack([ends[0], 2 * ends[0]]), 0 * ends):
+        walked = run_in_node(code, {"ends": pair.tolist(), "t": t})
+        wanted = getattr(latent, path)(*pair, torch.tensor(t)[:, None])
+        torch.testing.assert_close(torch.tensor(walked), wanted, atol=1e-5, rtol=0)
+
+
+@in_node
+def test_the_pages_script_is_one_module():
+    done = subprocess.run(
+        [NODE, "--input-type=module", "--check", "-"],
+        input=pages.script(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not re.search(r"^\s*(import|export) ", pages.script(), re.M)  # it needs no file beside
+
+
+# --- the explorers' state -------------------------------------------------------------------------
+
+
+def test_nothing_is_left_for_a_page_unless_it_is_asked_for(monkeypatch):
+    monkeypatch.delenv("VAE_LESSON_SITE", raising=False)
+    assert state_of(explore.latent_sliders(a_model())) is None
+
+
+def test_sliders_leave_their_state(for_the_site, images):
+    explorer = explore.latent_sliders(a_model(), torch.ones(5), images.test)
+    state = state_of(explorer)
+    assert state["kind"] == "sliders" and state["sliders_show_z"] and state["z"] == [1.0] * 5
+    names = [slider["name"] for slider in state["sliders"]]
+    assert names == [slider.description for slider in explorer.sliders]
+    np.testing.assert_array_equal(
+        [slider["direction"] for slider in state["sliders"]], explorer._directions
+    )
+    assert {(slider["low"], slider["high"]) for slider in state["sliders"]} == {(-3.0, 3.0)}
+    assert len(state["test_codes"]) == len(state["test_images"]) == living.EXAMPLES
+    first = np.frombuffer(base64.b64decode(state["test_images"][0]), np.uint8)
+    np.testing.assert_array_equal(first, images.test[0].flatten())
+    codes, _ = explorer._decoders[""].encode(images.test[:1])
+    np.testing.assert_allclose(state["test_codes"][0], codes[0], atol=1e-6)
+
+
+def test_directions_leave_their_state(for_the_site):
+    directions = {"slant": (torch.ones(5), 30.0), "label": (torch.eye(5)[0], (0, 9))}
+    state = state_of(explore.direction_sliders(a_model(), torch.ones(5), directions))
+    assert not state["sliders_show_z"] and "test_codes" not in state
+    ends = [(slider["name"], slider["low"], slider["high"]) for slider in state["sliders"]]
+    assert ends == [("slant", -30.0, 30.0), ("label", 0.0, 9.0)]
+
+
+@pytest.mark.parametrize("latent_size, kind", [(2, "map"), (5, "sliders")])
+def test_compared_models_leave_a_decoder_each_in_their_own_units(
+    for_the_site, images, latent_size, kind
+):
+    both = {"AE": a_model(models.Autoencoder, latent_size), "VAE": a_model(models.VAE, latent_size)}
+    explorer = explore.compare(both, images)
+    state = state_of(explorer)
+    assert state["kind"] == kind
+    assert [decoder["name"] for decoder in state["decoders"]] == ["AE", "VAE"]
+    (first_weights, first_bias, *_), _ = (
+        unpacked(state["weights"][decoder["weights"]]) for decoder in state["decoders"]
+    )
+    centre, spread = explorer._decoders["AE"].units
+    first = both["AE"].decoder[0]
+    np.testing.assert_allclose(first_weights, first.weight * spread, rtol=1e-6)
+    np.testing.assert_allclose(first_bias, first.bias + first.weight @ centre, atol=1e-5)
+
+
+def test_a_map_leaves_its_plane(for_the_site, images):
+    explorer = explore.latent_map(a_model(latent_size=2), images, torch.tensor([0.5, -1.0]))
+    explorer.view.value = "decoded"  # the page draws that itself
+    state = state_of(explorer)
+    assert state["z"] == [0.5, -1.0] and state["views"] == explore.maps.VIEWS
+    assert (state["low"], state["high"]) == (explorer.planes[0].low, explorer.planes[0].high)
+    explorer.view.value = "codes"
+    assert base64.b64decode(state["backgrounds"][0]) == explorer.planes[0].background
+
+
+def test_a_morph_leaves_its_ends(for_the_site, images):
+    explorer = explore.morph(a_model(), images.test[0], images.test[1], images.test)
+    explorer.path.value, explorer.slider.value = "slerp", 0.25
+    state = state_of(explorer)
+    assert (state["path"], state["t"]) == ("slerp", 0.25)
+    np.testing.assert_allclose(state["ends"], explorer.ends, atol=1e-6)
+    shown = [np.frombuffer(base64.b64decode(image), np.uint8) for image in state["end_images"]]
+    np.testing.assert_array_equal(shown, images.test[:2].flatten(1))
+
+
+def test_explorers_of_one_model_share_its_weights(for_the_site, images):
+    vae = a_model()
+    states = [
+        state_of(explore.latent_sliders(vae)),
+        state_of(explore.morph(vae, images.test[0], images.test[1])),
+    ]
+    one, other = ([d["weights"] for d in state["decoders"]] for state in states)
+    assert one == other
+
+
+def test_what_cannot_live_leaves_nothing(for_the_site, images):
+    sliders = {"a": (torch.ones(5), 1.0)}
+    for explorer in [
+        explore.direction_sliders(lambda z: a_model().decode_mean(z), torch.zeros(5), sliders),
+        explore.latent_sliders(a_model(network="deep")),
+        explore.draw_digit(a_model(), images),
+    ]:
+        assert state_of(explorer) is None
+
+
+# --- the pages ------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a page has: the tags with their attributes, and the text outside of scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.text, self.skips = [], "", False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.skips = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.skips = False
+
+    def handle_data(self, data):
+        self.text += "" if self.skips else data
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+FOLDED = """<details>
+<summary>Solution</summary>
+
+```python
+x = 1
+```
+
+</details>"""
+
+
+def check_page(html: str) -> Page:
+    """Return a page that asks for nothing, has words for its pictures, and is small enough."""
+    page = Page(html)
+    sources = [value for _, attributes in page.tags for value in [attributes.get("src")] if value]
+    assert all(source.startswith("data:") for source in sources)
+    assert not page.all("link") and "@import" not in html and "url(" not in html
+    assert all(len(image["alt"]) > 3 for image in page.all("img"))
+    assert len(page.all("h1")) == 1 and page.all("html")[0]["lang"] == "en"
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert len(html.encode()) < pages.LARGEST
+    assert len(gzip.compress(html.encode())) < pages.LARGEST_ZIPPED
+    return page
+
+
+def shown(explorer) -> nbformat.NotebookNode:
+    """Return an explorer's output, as a headless run leaves it."""
+    bundle, metadata = explorer._repr_mimebundle_()
+    return new_output("execute_result", bundle, metadata=metadata, execution_count=1)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_a_committed_lesson_is_a_page(path):
+    notebook = read(path)
+    html = pages.lesson_page(notebook, pages.ways(0, ["a", "b"], ["1", "2"]))
+    page = check_page(html)
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(page.all("img")) == len(pictures)
+    stills = [o for o in pictures if o.data.get("text/plain") == STILL]
+    assert page.text.count("A still picture: this explorer needs") == len(stills)
+    tables = [o for o in outputs if "<table" in o.get("data", {}).get("text/html", "")]
+    assert len(page.all("table")) >= len(tables)
+    folded = [c for c in notebook.cells if c.cell_type == "markdown" and "<details>" in c.source]
+    assert len(page.all("details")) >= len(folded)
+    assert "$$" not in page.text and "\\frac" not in page.text
+    assert ".ipynb" not in "".join(a.get("href", "") for a in page.all("a"))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_every_formula_of_a_lesson_becomes_mathml(path):
+    for cell in read(path).cells:
+        if cell.cell_type != "markdown":
+            continue
+        without_code = re.sub(r"```.*?```|`[^`\n]*`", "", cell.source, flags=re.S)
+        for block, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$]+)\$", without_code, re.S):
+            math = pages.mathml(block or inline, "block" if block else "inline")
+            assert math.startswith("<math") and "\\" not in math, block or inline
+
+
+def test_a_fraction_of_two_digits_is_two_numbers():
+    half = Page(pages.mathml(r"\tfrac12 x", "inline"))
+    assert half.text.split() == ["1", "2", "x"] or half.text == "12x"
+    assert len(half.all("mn")) == 2 and half.all("mfrac")
+
+
+def test_a_lesson_becomes_a_page(for_the_site, images):
+    vae = a_model()
+    outputs = [
+        shown(explore.latent_sliders(vae, test_images=images.test)),
+        shown(explore.morph(vae, images.test[0], images.test[1])),
+        shown(explore.draw_digit(vae, images)),
+        new_output("stream", text="a < b\n"),
+        new_output("display_data", {"text/html": "<style>i {}</style><table></table>"}),
+    ]
+    cells = [
+        new_markdown_cell("# 01 · A <i>title</i>\n\nSee $x < y$ and [that](02_vae.ipynb#there)."),
+        new_code_cell("1 + 1", outputs=outputs),
+        new_markdown_cell(FOLDED),
+    ]
+    html = pages.lesson_page(new_notebook(cells=cells), pages.ways(0, ["a", "b"], ["1", "2"]))
+    page = check_page(html)
+    figures = page.all("figure")
+    assert [figure.get("class") for figure in figures] == ["explorer", "explorer", None]
+    assert html.count('id="weights-') == 1  # once, though two explorers use them
+    assert len(page.all("img")) == len(page.all("noscript")) + 1 == 3
+    assert "a < b" in page.text and "i {}" not in html
+    assert page.all("details") and page.all("math")
+    assert {"href": "02_vae.html#there"} in page.all("a")
+    assert len([a for a in page.all("a") if a.get("rel") == "next"]) == 2  # above and below
+    states = re.findall(r'<script type="application/json">(.*?)</script>', html, re.S)
+    assert [json.loads(state)["kind"] for state in states] == ["sliders", "morph"]
+
+
+def test_a_text_cannot_end_the_script_that_it_is_in():
+    text = {"name": "</script><b>"}
+    written = pages.in_script(text)
+    assert "<" not in written and json.loads(written) == text
+
+
+def test_a_page_of_still_explorers_has_no_script():
+    html = pages.lesson_page(new_notebook(cells=[new_markdown_cell("# 1")]), "")
+    assert "<script" not in html
+
+
+def test_the_index_leads_to_every_lesson():
+    page = check_page(pages.index_page((pages.PROJECT / "README.md").read_text(encoding="utf-8")))
+    leads_to = [a["href"] for a in page.all("a")]
+    assert all(f"{name}.html" in leads_to for name in NAMES)
+    assert len(page.all("img")) == 1 and "make lab" in page.text
+
+
+def test_each_page_leads_to_those_around_it():
+    titles, names = ["a", "b & c", "d"], ["1", "2", "3"]
+    first, middle, last = (Page(pages.ways(i, titles, names)) for i in range(3))
+    assert [a["href"] for a in first.all("a")] == ["index.html", "2.html"]
+    assert [a["href"] for a in middle.all("a")] == ["1.html", "index.html", "3.html"]
+    assert [a["href"] for a in last.all("a")] == ["2.html", "index.html"]
+    assert "b & c →" in first.text
+
+
+def test_pages_only_needs_an_earlier_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"lacks 01_autoencoder.ipynb.*without PAGES=only"):
+        pages.main(only=True)
+
+
+def test_pages_only_takes_the_last_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    monkeypatch.setattr(pages, "LESSONS", LESSONS[6:8])
+    (tmp_path / "site_run").mkdir()
+    for path in LESSONS[6:8]:
+        shutil.copy(path, tmp_path / "site_run")
+    pages.main(only=True)
+    written = {path.name for path in (tmp_path / "site").iterdir()}
+    assert written == {"index.html", "07_diagnosis.html", "08_conditional.html"}
+    assert "07_diagnosis.html: 0." in capsys.readouterr().out
+
+
+def test_a_page_that_is_too_large_ends_it_all(tmp_path):
+    with pytest.raises(SystemExit, match="a page has at most 2,000,000 bytes"):
+        pages.write(tmp_path / "x.html", "x" * 2_000_001)
+
+
+def test_cleaning_keeps_what_a_page_needs(for_the_site):
+    cell = new_code_cell("x", outputs=[shown(explore.latent_sliders(a_model()))])
+    (output,) = cleaned(new_notebook(cells=[cell])).cells[0].outputs
+    assert set(output.data) == {"image/png", "text/plain", living.MIME}
+    assert output.data["text/plain"] == STILL
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_a_committed_lesson_holds_nothing_for_the_site(path):
+    assert living.MIME not in path.read_text(encoding="utf-8")
