@@ -229,7 +229,8 @@ def test_a_batch_may_be_larger_than_the_data(schedule):
     assert not same_weights(weights(model), before)
 
 
-def test_progress_shows_the_terms_and_can_be_turned_off(capsys):
+def test_progress_shows_the_terms_and_can_be_turned_off(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # else tqdm cuts its line, as in a narrow terminal
     fit(new(), IMAGES, epochs=2, test_images=TEST, progress=True)
     shown = capsys.readouterr().err
     assert "epoch 2/2" in shown and "−ELBO" in shown and "nats" in shown
