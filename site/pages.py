@@ -17,6 +17,7 @@ from html import escape, unescape
 from pathlib import Path
 
 import nbformat
+from address import colab, kaggle  # the Makefile puts tests/ on the path
 from jinja2 import Environment, FileSystemLoader
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
@@ -24,7 +25,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from PIL import Image
 from pygments.formatters import HtmlFormatter
-from refresh import STILL, cleaned, executed  # the Makefile puts tests/ on the path
+from refresh import STILL, cleaned, executed
 
 from vae_lesson import explore
 from vae_lesson.explore.living import MIME
@@ -137,6 +138,7 @@ def script() -> str:
 def lesson_page(notebook: NotebookNode, ways: str) -> str:
     """Return an executed lesson as a page."""
     notebook = cleaned(notebook)
+    notebook.cells = [cell for cell in notebook.cells if cell.id != "install"]
     weights = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -154,8 +156,8 @@ def lesson_page(notebook: NotebookNode, ways: str) -> str:
 
 
 def index_page(readme: str) -> str:
-    """Return the page that leads to the lessons: what the README says before its first section."""
-    html = markdown(readme.split("\n## ")[0])
+    """Return the page that leads to the lessons: the README until it speaks of headless runs."""
+    html = markdown(readme.split("\n## Headless")[0])
     path = PROJECT / "notebooks/picture.png"
     png = base64.b64encode(path.read_bytes()).decode()
     tag = r'<img src="notebooks/picture.png" alt="([^"]*)" ?/>'
@@ -177,13 +179,14 @@ def title(notebook: NotebookNode) -> str:
 
 
 def ways(i: int, titles: list[str], names: list[str]) -> str:
-    """Return the links of lesson i to the one before it, the index and the one after it."""
+    """Return the links of lesson i to the lessons around it, and to where it can be run."""
     links = ['<a href="index.html">All lessons</a>']
     if i > 0:
         links.insert(0, f'<a rel="prev" href="{names[i - 1]}.html">← {escape(titles[i - 1])}</a>')
     if i + 1 < len(names):
         links.append(f'<a rel="next" href="{names[i + 1]}.html">{escape(titles[i + 1])} →</a>')
-    return f"<nav>{' '.join(links)}</nav>"
+    run = [f'<a href="{colab(names[i])}">Colab</a>', f'<a href="{kaggle(names[i])}">Kaggle</a>']
+    return f"<nav>{' '.join(links)}</nav>\n<p class='run'>Run this lesson in {' or '.join(run)}</p>"
 
 
 def write(path: Path, text: str) -> None:

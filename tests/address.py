@@ -33,7 +33,8 @@ def with_install(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return a lesson with the cell that fetches the package below its title, as if it had been run
     with the others: an older one is replaced, and the cells are numbered anew."""
     cells = [cell for cell in notebook.cells if cell.id != "install"]
-    install = nbformat.v4.new_code_cell(INSTALL, id="install", metadata={"tags": ["install"]})
+    metadata = {"tags": ["install"], "jupyter": {"source_hidden": True}}  # JupyterLab folds it
+    install = nbformat.v4.new_code_cell(INSTALL, id="install", metadata=metadata)
     cells.insert(1, install)
     code = [cell for cell in cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, 1):

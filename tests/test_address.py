@@ -34,11 +34,11 @@ def test_where_it_is_not_the_cell_fetches_it_and_has_pip_keep_the_hosts_torch(mo
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_cell_comes_first_and_once(name):
-    lesson = address.with_install(read(name))
+    lesson = read(name)
+    assert address.with_install(lesson) == lesson, "run python tests/address.py"
     code = [cell for cell in lesson.cells if cell.cell_type == "code"]
     assert code[0].source == address.INSTALL and "parameters" in code[1].metadata.tags
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert address.with_install(lesson) == lesson
 
 
 def test_readme_and_citation_have_this_address_and_version():

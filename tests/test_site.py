@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import address
 import nbformat
 import numpy as np
 import pages
@@ -297,7 +298,8 @@ def check_page(html: str) -> Page:
     page = Page(html)
     sources = [value for _, attributes in page.tags for value in [attributes.get("src")] if value]
     assert all(source.startswith("data:") for source in sources)
-    assert not page.all("link") and "@import" not in html and "url(" not in html
+    assert page.all("link") == [{"rel": "icon", "href": "data:,"}]  # else a browser asks for one
+    assert "@import" not in html and "url(" not in html
     assert all(len(image["alt"]) > 3 for image in page.all("img"))
     assert len(page.all("h1")) == 1 and page.all("html")[0]["lang"] == "en"
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -318,6 +320,7 @@ def test_a_committed_lesson_is_a_page(path):
     notebook = read(path)
     html = pages.lesson_page(notebook, pages.ways(0, ["a", "b"], ["1", "2"]))
     page = check_page(html)
+    assert address.ADDRESS not in page.text  # the cell that fetches the package is not shown
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert len(page.all("img")) == len(pictures)
@@ -328,7 +331,8 @@ def test_a_committed_lesson_is_a_page(path):
     folded = [c for c in notebook.cells if c.cell_type == "markdown" and "<details>" in c.source]
     assert len(page.all("details")) >= len(folded)
     assert "$$" not in page.text and "\\frac" not in page.text
-    assert ".ipynb" not in "".join(a.get("href", "") for a in page.all("a"))
+    leads_to = [a["href"] for a in page.all("a") if a["href"].endswith(".ipynb")]
+    assert leads_to == 2 * [address.colab("1"), address.kaggle("1")]  # above and below
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=NAMES)
@@ -391,15 +395,20 @@ def test_the_index_leads_to_every_lesson():
     page = check_page(pages.index_page((pages.PROJECT / "README.md").read_text(encoding="utf-8")))
     leads_to = [a["href"] for a in page.all("a")]
     assert all(f"{name}.html" in leads_to for name in NAMES)
+    assert all(host(name) in leads_to for host in (address.colab, address.kaggle) for name in NAMES)
     assert len(page.all("img")) == 1 and "make lab" in page.text
 
 
 def test_each_page_leads_to_those_around_it():
     titles, names = ["a", "b & c", "d"], ["1", "2", "3"]
     first, middle, last = (Page(pages.ways(i, titles, names)) for i in range(3))
-    assert [a["href"] for a in first.all("a")] == ["index.html", "2.html"]
-    assert [a["href"] for a in middle.all("a")] == ["1.html", "index.html", "3.html"]
-    assert [a["href"] for a in last.all("a")] == ["2.html", "index.html"]
+    local = [[a["href"] for a in each.all("a")[:-2]] for each in (first, middle, last)]
+    assert local == [
+        ["index.html", "2.html"],
+        ["1.html", "index.html", "3.html"],
+        ["2.html", "index.html"],
+    ]
+    assert [a["href"] for a in middle.all("a")[-2:]] == [address.colab("2"), address.kaggle("2")]
     assert "b & c →" in first.text
 
 
