@@ -35,7 +35,7 @@ from vae_lesson.running.saving import results_path
 HERE = Path(__file__).parent
 LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 HOME = "The VAE lesson"
-QUALITY = 80  # of a picture as WebP, where that is smaller: a third of the bytes of most
+QUALITY = 60  # of a picture as WebP, where that is smaller: a quarter of the bytes of most
 LARGEST, LARGEST_ZIPPED = 2_000_000, 1_000_000  # bytes of a page
 
 

@@ -20,9 +20,9 @@ from vae_lesson.models import VAE, Autoencoder
 
 MIME = "application/vnd.vae-lesson.explorer+json"
 EXAMPLES = 10  # test images that a page gets, with their codes: it has no encoder
-COARSER = (64, 32)  # levels to either side of 0, where 127 are more than a pixel needs
-TOLERANCE = 4 / 255  # intensity: what a pixel may be off by for fewer levels
-WIDE = 1.5  # standard deviation of the codes that this is tried on: sliders go beyond N(0, 1)
+LEVELS = (15, 19, 23, 31, 39, 47, 63, 79, 95, 127)  # to either side of 0: as few as will do
+TOLERANCE = 8 / 255  # intensity: what a pixel may be off by
+REACH = 3.0  # units of a code: as far as sliders go
 
 
 def is_wanted() -> bool:
@@ -60,27 +60,46 @@ def weights(model: nn.Module, units: tuple[Tensor, Tensor] | None = None) -> dic
     if units is not None:
         centre, spread = (unit.cpu() for unit in units)
         a, b = a * spread, b + a @ centre
-    codes = WIDE * torch.randn((1000, a.shape[1]), generator=torch.Generator().manual_seed(0))
-    whole, steps = _rounded(last.weight, last.bias, torch.relu(codes @ a.T + b))
+    some, other = _hidden(a, b, seed=0), _hidden(a, b, seed=1)
+    for levels in LEVELS:
+        whole, steps = _rounded(last.weight, some, levels)
+        x, rounded = (torch.sigmoid(other @ w.T + last.bias) for w in (last.weight, whole * steps))
+        if (x - rounded).abs().max() < TOLERANCE:
+            break
     floats = [part.float().numpy().tobytes() for part in (a, b, last.bias, steps)]
     data = b"".join([*floats, whole.to(torch.int8).numpy().tobytes()])
     sizes = [a.shape[1], *last.weight.T.shape]
     return {"sizes": sizes, "data": _as_text(gzip.compress(data, mtime=0))}
 
 
-def _rounded(w: Tensor, b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (whole numbers up to ±127, steps) with w ≈ whole · step, a step a row.
+def _hidden(a: Tensor, b: Tensor, seed: int) -> Tensor:
+    """Return the hidden layer of random codes, a half from N(0, 1.5²), a half from all over."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2000, a.shape[1])
+    normal = 1.5 * torch.randn(shape, generator=generator)
+    uniform = REACH * (2 * torch.rand(shape, generator=generator) - 1)
+    return torch.relu(torch.cat([normal, uniform]) @ a.T + b)
 
-    A pixel that is black for nearly all hidden layers h gets a coarse step: its weights take fewer
-    bytes, a tenth of a page with three models.
+
+def _rounded(w: Tensor, h: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Return (whole, steps), whole numbers up to ±levels and a step a row, with
+    w @ h ≈ (whole · steps) @ h for hidden layers h `(n, hidden)`.
+
+    One column after the other is rounded, the largest in h first, and those that follow make its
+    error good as far as they go together in h. Source: Frantar et al. 2023, GPTQ.
     """
-    largest = w.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
-    steps, x = largest / 127, torch.sigmoid(h @ w.T + b)
-    for levels in COARSER:
-        step = largest / levels
-        off = torch.sigmoid(h @ (step * (w / step).round()).T + b) - x
-        steps = torch.where(off.abs().amax(dim=0)[:, None] < TOLERANCE, step, steps)
-    return (w / steps).round(), steps
+    steps = w.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / levels
+    moments = (h.T @ h).double()
+    order = moments.diagonal().argsort(descending=True)
+    moments = moments[order][:, order] + 0.003 * moments.diagonal().mean() * torch.eye(len(order))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    rest, whole = (w / steps).double()[:, order], torch.empty_like(w)
+    for j, column in enumerate(order):
+        whole[:, column] = rest[:, j].round().clamp(-levels, levels)
+        off = (rest[:, j] - whole[:, column]) / factor[j, j]
+        rest[:, j:] -= torch.outer(off, factor[j, j:])
+    return whole, steps
 
 
 def numbers(array: Tensor | np.ndarray) -> list:
