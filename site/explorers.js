@@ -150,7 +150,9 @@ function map(state, decoders, figure) {
     return make("div", { className: "row" }, el, shown.parts[i]);
   });
   const fit = () => {
-    const size = Math.min(PLANE, figure.clientWidth);
+    // Two maps, side by side with their pictures, are to be on one screen of a phone.
+    const room = figure.clientWidth * (planes.length > 1 ? 0.58 : 1);
+    const size = Math.min(PLANE, room);
     for (const each of planes) each.set("size", size);
   };
   new ResizeObserver(fit).observe(figure);
