@@ -37,8 +37,12 @@ LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 HOME = "The VAE lesson"
 QUALITY = 60  # of a picture as WebP, where that is smaller: a quarter of the bytes of most
 LARGEST, LARGEST_ZIPPED = 2_000_000, 1_000_000  # bytes of a page
-
-
+# Browsers do not know these variants, but the letters themselves.
+LETTERS = {
+    '<mi mathvariant="script">N': "𝒩",
+    '<mi mathvariant="script">L': "ℒ",
+    '<mi mathvariant="double-struck">E': "𝔼",
+}
 # What may be wider than a phone scrolls, also by the keyboard.
 SCROLLS = 'class="scrolls" role="group" tabindex="0"'
 
@@ -57,7 +61,10 @@ def mathml(formula: str, display: str) -> str:
     """Return a formula in LaTeX as MathML."""
     # latex2mathml takes the 12 of \tfrac12 for one number.
     formula = re.sub(r"(\\[td]?frac)(\d)(\w)", r"\1{\2}{\3}", formula)
-    return convert(formula.strip(), display=display)
+    math = convert(formula.strip(), display=display)
+    for variant, letter in LETTERS.items():
+        math = math.replace(variant, f"<mi>{letter}")
+    return re.sub(r"(<mi>[a-z]{3,}</mi>)(?!<mo)", r'\1<mspace width="0.167em" />', math)  # log p
 
 
 def markdown(text: str) -> str:

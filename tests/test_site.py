@@ -356,6 +356,7 @@ def test_every_formula_of_a_lesson_becomes_mathml(path):
         for block, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$]+)\$", without_code, re.S):
             math = pages.mathml(block or inline, "block" if block else "inline")
             assert math.startswith("<math") and "\\" not in math, block or inline
+            assert "mathvariant" not in math, "a letter that pages.LETTERS does not know"
 
 
 def test_a_fraction_of_two_digits_is_two_numbers():
