@@ -67,7 +67,7 @@ site: $(READY)
 
 # Timings beside what they are compared with; run nothing else meanwhile. PARTS=training: only that.
 bench: $(READY)
-	$(BIN)/python tests/benchmark.py $(PARTS)
+	PYTHONPATH=site $(BIN)/python tests/benchmark.py $(PARTS)
 
 # The environment belongs to this folder and to a Python that is new enough, else it is made anew; and
 # what is installed and sufficient is enough, so that no network is needed for it.

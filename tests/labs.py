@@ -171,6 +171,21 @@ def watch(picture) -> None:
     )
 
 
+def watch_canvas(canvas) -> None:
+    """Note in the page when a canvas has been painted: `window.changes`."""
+    canvas.evaluate(
+        """canvas => {
+            window.changes = [];
+            const context = canvas.getContext('2d');
+            const put = context.putImageData;
+            context.putImageData = (...given) => {
+                put.apply(context, given);
+                window.changes.push(performance.now());
+            };
+        }"""
+    )
+
+
 def key_to_picture(page, key: str) -> float:
     """Press a key and return the milliseconds until the watched picture has changed."""
     page.evaluate(
