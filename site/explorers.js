@@ -6,14 +6,25 @@
 // once they are there. Whatever fails, or without JavaScript, the still picture stays.
 
 import { bytes, lerp, slerp, unpack } from "./decode.js";
+import {
+  afterRest,
+  button,
+  choice,
+  decodedPictures,
+  hostOf,
+  make,
+  normal,
+  paint,
+  picture,
+  range,
+  short,
+} from "./parts.js";
 import plane from "../vae_lesson/explore/plane.js";
 
 const FRAMES = 11; // images in a filmstrip
 const FRAME = 28; // pixels on the page, the height of a filmstrip
-const PICTURE = 224; // pixels on the page, the side of a decoded picture
 const PLANE = 360; // pixels on the page, the side of a map, or less where there is no room
 const TILES = 16; // decoded images along a side of a map
-const REST = 200; // milliseconds without a move after which the filmstrips are drawn again
 
 const unpacked = {}; // weights' key -> promise of the decoder: several explorers share one
 
@@ -221,139 +232,6 @@ async function manifold(decode, low, high) {
   paint(canvas, rows, 0);
   const blob = await new Promise((resolve) => canvas.toBlob(resolve));
   return new Uint8Array(await blob.arrayBuffer());
-}
-
-// --- their parts ---------------------------------------------------------------------------------
-
-// Stands for the kernel's side of an anywidget, whose module draws it here as in a notebook.
-function hostOf(values) {
-  const heard = [];
-  return {
-    get: (name) => values[name],
-    set(name, value) {
-      values[name] = value;
-      for (const [events, action] of heard) {
-        if (events.split(" ").includes(`change:${name}`)) action();
-      }
-    },
-    on: (events, action) => heard.push([events, action]),
-    off() {},
-    save_changes() {},
-  };
-}
-
-// The decoded picture of each decoder, below its name if it has one.
-function decodedPictures(decoders) {
-  const pictures = decoders.map(({ name }) => picture(`decoded image ${name}`.trim()));
-  const parts = pictures.map(({ canvas }, i) => {
-    const { name } = decoders[i];
-    canvas.classList.add("decoded");
-    return name ? make("div", {}, make("b", {}, name), canvas) : canvas;
-  });
-  const draw = (z) => pictures.forEach((each, i) => each.draw([[decoders[i].decode(z)]]));
-  return { parts, draw };
-}
-
-// A canvas as wide as this on the page, and what draws rows of images on it.
-function picture(words, width = `${PICTURE}px`, gap = 0) {
-  const canvas = make("canvas", {});
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", words);
-  canvas.style.width = width; // the height follows
-  return { canvas, draw: (rows) => paint(canvas, rows, gap) };
-}
-
-// Paints rows of square grey images of one size, a pixel a pixel, on white.
-function paint(canvas, rows, gap) {
-  const side = Math.sqrt(rows[0][0].length);
-  const room = side + gap;
-  [canvas.width, canvas.height] = [rows[0].length * room - gap, rows.length * room - gap];
-  const whole = new ImageData(canvas.width, canvas.height);
-  whole.data.fill(255);
-  rows.forEach((images, row) => {
-    images.forEach((pixels, column) => {
-      for (let p = 0; p < pixels.length; p++) {
-        const y = row * room + Math.floor(p / side);
-        const x = column * room + (p % side);
-        whole.data.fill(pixels[p], 4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 3);
-      }
-    });
-  });
-  canvas.getContext("2d").putImageData(whole, 0, 0);
-}
-
-let made = 0; // for ids
-
-function range(name, low, high, step, action) {
-  const id = `range-${made++}`;
-  const input = make("input", { type: "range", id, min: low, max: high, step });
-  const label = make("label", { htmlFor: id }, name);
-  const readout = make("output", { htmlFor: id });
-  readout.setAttribute("aria-live", "off"); // the slider says it too
-  function say(value) {
-    readout.textContent = two(value);
-    input.setAttribute("aria-valuetext", two(value));
-  }
-  input.addEventListener("input", () => {
-    say(Number(input.value));
-    action(Number(input.value));
-  });
-  function set(value) {
-    input.value = value;
-    say(value);
-  }
-  return { row: make("div", { className: "range" }, label, input, readout), set };
-}
-
-function button(text, action) {
-  const element = make("button", { type: "button" }, text);
-  element.addEventListener("click", action);
-  return element;
-}
-
-// One of some names, each with words for it: {name: words}.
-function choice(legend, options, first, action) {
-  const group = `choice-${made++}`;
-  const radios = Object.entries(options).map(([value, words]) => {
-    const input = make("input", { type: "radio", name: group, value, checked: value === first });
-    input.addEventListener("change", () => action(value));
-    return make("label", {}, input, ` ${value}: ${words}`);
-  });
-  return make("fieldset", {}, make("legend", {}, legend), ...radios);
-}
-
-// Returns what does these actions, each by itself, once it has not been called for a while.
-function afterRest(actions) {
-  let timer;
-  function go(i) {
-    actions[i]?.();
-    if (i + 1 < actions.length) timer = setTimeout(go, 0, i + 1); // a move may come between
-  }
-  return () => {
-    clearTimeout(timer);
-    timer = setTimeout(go, REST, 0);
-  };
-}
-
-function make(tag, properties, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-// A draw from N(0, 1), by Box and Muller.
-function normal() {
-  return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
-}
-
-// A number with two decimals, and no minus before a zero.
-function two(value) {
-  return (Math.round(100 * value) / 100 || 0).toFixed(2);
-}
-
-// A number as Python's format :g writes it, near enough for a slider's end.
-function short(value) {
-  return String(Number(value.toPrecision(6)));
 }
 
 for (const figure of document.querySelectorAll("figure.explorer")) {

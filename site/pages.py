@@ -32,7 +32,8 @@ from vae_lesson.explore.living import MIME
 from vae_lesson.places import PROJECT
 from vae_lesson.running.saving import results_path
 
-HERE = Path(__file__).parent
+HERE, EXPLORE = Path(__file__).parent, Path(explore.__file__).parent
+MODULES = [HERE / "decode.js", HERE / "parts.js", EXPLORE / "plane.js", HERE / "explorers.js"]
 LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 HOME = "The VAE lesson"
 QUALITY = 60  # of a picture as WebP, where that is smaller: a quarter of the bytes of most
@@ -122,24 +123,22 @@ def style() -> str:
         HtmlFormatter(style=name).get_style_defs(".highlight")
         for name in ("default", "github-dark")
     )
-    parts = (Path(explore.__file__).with_name("parts.css")).read_text(encoding="utf-8")
+    parts = (EXPLORE / "parts.css").read_text(encoding="utf-8")
     own = (HERE / "style.css").read_text(encoding="utf-8")
     return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{parts}\n{own}"
 
 
 def script() -> str:
     """Return the page's modules as one: a page that was opened as a file may load no other."""
-    decode, plane, explorers = (
-        path.read_text(encoding="utf-8")
-        for path in (
-            HERE / "decode.js",
-            Path(explore.__file__).with_name("plane.js"),
-            HERE / "explorers.js",
-        )
-    )
-    decode = re.sub(r"^export ", "", decode, flags=re.M)
-    plane = plane.replace("export default", "const plane =")
-    return "\n".join([decode, plane, re.sub(r"^import .*\n", "", explorers, flags=re.M)])
+    return "\n".join(inlined(path) for path in MODULES)
+
+
+def inlined(path: Path) -> str:
+    """Return a module as a part of one; an explorer's part, whose names are its own, as a value."""
+    text = re.sub(r"^import [^;]*;\n", "", path.read_text(encoding="utf-8"), flags=re.M)
+    if "export default" in text:
+        return f"const {path.stem} = (() => {{\n{text.replace('export default', 'return')}}})();\n"
+    return re.sub(r"^export ", "", text, flags=re.M)
 
 
 def lesson_page(notebook: NotebookNode, ways: str) -> str:
