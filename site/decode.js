@@ -1,10 +1,35 @@
-// A VAE's decoder in the page: int8 weights unpacked, and z -> ReLU -> sigmoid.
+// A VAE's networks in the page: int8 weights unpacked, z -> ReLU -> sigmoid, and x -> ReLU -> code.
 //
-// What is packed, and in which order, says `weights` in vae_lesson/explore/living.py.
+// What is packed, and in which order, says vae_lesson/explore/living.py.
 
-// Returns the function from a code to the pixels of its image, 0 to 255, row by row.
-export async function unpack({ sizes, data }) {
-  const [nLatent, nHidden, nPixels] = sizes;
+// Returns functions from a code: decode, to the pixels of its image, 0 to 255, row by row; and
+// logits, to what becomes them.
+export async function unpack(packed) {
+  const [first, last] = await layers(packed);
+  const logits = (z) => last(relu(first(z)));
+  return { logits, decode: (z) => greys(logits(z)) };
+}
+
+// Returns the function from an image, its intensities in [0, 1], to {mu, sigma}.
+export async function unpackEncoder(packed) {
+  const [last, first] = await layers(packed);
+  return function encode(x) {
+    const both = last(relu(first(x)));
+    const mu = both.slice(0, both.length / 2);
+    const sigma = both.slice(mu.length).map((logVar) => Math.exp(logVar / 2));
+    return { mu, sigma };
+  };
+}
+
+// Returns the pixels, 0 to 255, of logits.
+export function greys(logits) {
+  // It rounds.
+  return Uint8ClampedArray.from(logits, (logit) => 255 / (1 + Math.exp(-logit)));
+}
+
+// Returns two layers as functions: one with its weights in floats, one with them in whole steps.
+async function layers({ sizes, data }) {
+  const [nIn, nOut, nStepsIn, nStepsOut] = sizes;
   const zipped = new Blob([bytes(data)]).stream();
   const whole = new Response(zipped.pipeThrough(new DecompressionStream("gzip")));
   const buffer = await whole.arrayBuffer();
@@ -14,27 +39,36 @@ export async function unpack({ sizes, data }) {
     place += part.byteLength;
     return part;
   }
-  const first = take(Float32Array, nHidden * nLatent); // a row a hidden unit
-  const firstBias = take(Float32Array, nHidden);
-  const lastBias = take(Float32Array, nPixels);
-  const steps = take(Float32Array, nPixels);
-  const last = take(Int8Array, nPixels * nHidden); // a row a pixel, in steps of one size
-  const hidden = new Float32Array(nHidden);
+  const weights = take(Float32Array, nOut * nIn); // a row for each number that comes out
+  const bias = take(Float32Array, nOut);
+  const biasOfSteps = take(Float32Array, nStepsOut);
+  const size = take(Float32Array, nStepsOut); // of a row's steps
+  const steps = take(Int8Array, nStepsOut * nStepsIn);
 
-  return function decode(z) {
-    for (let j = 0, k = 0; j < nHidden; j++) {
-      let sum = firstBias[j];
-      for (let i = 0; i < nLatent; i++, k++) sum += first[k] * z[i];
-      hidden[j] = Math.max(sum, 0);
+  // The same loop twice: one for both kinds of weights would be slower.
+  function inFloats(x) {
+    const y = new Float32Array(nOut);
+    for (let j = 0, k = 0; j < nOut; j++) {
+      let sum = bias[j];
+      for (let i = 0; i < nIn; i++, k++) sum += weights[k] * x[i];
+      y[j] = sum;
     }
-    const pixels = new Uint8ClampedArray(nPixels); // it rounds
-    for (let p = 0, k = 0; p < nPixels; p++) {
+    return y;
+  }
+  function inSteps(x) {
+    const y = new Float32Array(nStepsOut);
+    for (let j = 0, k = 0; j < nStepsOut; j++) {
       let sum = 0;
-      for (let j = 0; j < nHidden; j++, k++) sum += last[k] * hidden[j];
-      pixels[p] = 255 / (1 + Math.exp(-(lastBias[p] + steps[p] * sum)));
+      for (let i = 0; i < nStepsIn; i++, k++) sum += steps[k] * x[i];
+      y[j] = biasOfSteps[j] + size[j] * sum;
     }
-    return pixels;
-  };
+    return y;
+  }
+  return [inFloats, inSteps];
+}
+
+function relu(values) {
+  return values.map((value) => Math.max(value, 0));
 }
 
 // Returns the bytes that base64 text stands for.

@@ -2,8 +2,8 @@
 //
 // Each `figure.explorer` holds a still picture and the explorer's state as JSON, which
 // vae_lesson/explore/living.py and the `_living` of each explorer wrote. Here the state becomes
-// sliders, a map or a morph, which move as the explorers in a notebook do; the still picture goes
-// once they are there. Whatever fails, or without JavaScript, the still picture stays.
+// sliders, a map, a morph or a pad, which move as the explorers in a notebook do; the still picture
+// goes once they are there. Whatever fails, or without JavaScript, the still picture stays.
 
 import { bytes, lerp, slerp, unpack } from "./decode.js";
 import {
@@ -14,11 +14,13 @@ import {
   hostOf,
   make,
   normal,
+  packed,
   paint,
   picture,
   range,
   short,
 } from "./parts.js";
+import { drawing } from "./drawing.js";
 import plane from "../vae_lesson/explore/plane.js";
 
 const FRAMES = 11; // images in a filmstrip
@@ -29,8 +31,7 @@ const TILES = 16; // decoded images along a side of a map
 const unpacked = {}; // weights' key -> promise of the decoder: several explorers share one
 
 async function decoderOf(key) {
-  const packed = document.getElementById(`weights-${key}`).textContent;
-  unpacked[key] ??= unpack(JSON.parse(packed));
+  unpacked[key] ??= unpack(packed(key));
   return unpacked[key];
 }
 
@@ -38,11 +39,11 @@ async function bringToLife(figure) {
   const state = JSON.parse(figure.querySelector("script").textContent);
   const decoders = [];
   for (const { name, weights } of state.decoders) {
-    decoders.push({ name, decode: await decoderOf(weights) });
+    decoders.push({ name, ...(await decoderOf(weights)) });
   }
-  const kinds = { sliders, map, morph };
+  const kinds = { sliders, map, morph, drawing };
   const alive = make("div", { className: "alive" });
-  alive.append(...kinds[state.kind](state, decoders, figure));
+  alive.append(...(await kinds[state.kind](state, decoders, figure)));
   figure.querySelector(".still").hidden = true;
   figure.append(alive);
 }

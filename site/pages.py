@@ -33,7 +33,8 @@ from vae_lesson.places import PROJECT
 from vae_lesson.running.saving import results_path
 
 HERE, EXPLORE = Path(__file__).parent, Path(explore.__file__).parent
-MODULES = [HERE / "decode.js", HERE / "parts.js", EXPLORE / "plane.js", HERE / "explorers.js"]
+MODULES = [HERE / "decode.js", HERE / "parts.js", EXPLORE / "plane.js", EXPLORE / "pad.js"]
+MODULES += [HERE / "drawing.js", HERE / "explorers.js"]
 LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 HOME = "The VAE lesson"
 QUALITY = 60  # of a picture as WebP, where that is smaller: a quarter of the bytes of most

@@ -3,6 +3,11 @@
 const PICTURE = 224; // pixels on the page, the side of a decoded picture
 const REST = 200; // milliseconds without a move after which the filmstrips are drawn again
 
+// A network's weights, which the page has once for all explorers that use them.
+export function packed(key) {
+  return JSON.parse(document.getElementById(`weights-${key}`).textContent);
+}
+
 // Stands for the kernel's side of an anywidget, whose module draws it here as in a notebook.
 export function hostOf(values) {
   const heard = [];

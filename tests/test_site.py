@@ -20,9 +20,10 @@ import pytest
 import torch
 from lessons import LESSONS, NAMES, read
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image, ImageDraw
 from refresh import STILL, cleaned
 
-from vae_lesson import data, explore, latent, models
+from vae_lesson import data, explore, latent, losses, models
 from vae_lesson.explore import living
 from vae_lesson.explore.base import Decoder
 
@@ -61,21 +62,22 @@ def state_of(explorer) -> dict | None:
 
 
 def unpacked(packed: dict) -> list[np.ndarray]:
-    """Return (first weights, first bias, last bias, steps, last weights) of packed ones."""
-    n_latent, n_hidden, n_pixels = packed["sizes"]
+    """Return (weights, bias) of the layer in floats, (bias, steps, weights) of the one in steps."""
+    n_in, n_out, n_steps_in, n_steps_out = packed["sizes"]
     raw = gzip.decompress(base64.b64decode(packed["data"]))
-    shapes = [(n_hidden, n_latent), (n_hidden,), (n_pixels,), (n_pixels, 1)]
+    shapes = [(n_out, n_in), (n_out,), (n_steps_out,), (n_steps_out, 1)]
     parts, place = [], 0
     for shape in shapes:
         parts.append(np.frombuffer(raw, np.float32, math.prod(shape), place).reshape(shape))
         place += parts[-1].nbytes
-    return [*parts, np.frombuffer(raw, np.int8, offset=place).reshape(n_pixels, n_hidden)]
+    return [*parts, np.frombuffer(raw, np.int8, offset=place).reshape(n_steps_out, n_steps_in)]
 
 
 def run_in_node(code: str, given: object) -> object:
-    """Return what JavaScript that has decode.js in it prints, as JSON; it gets `given`."""
-    module = (pages.HERE / "decode.js").read_text(encoding="utf-8")
-    whole = f"{module}\nconst given = {json.dumps(given)};\n{code}"
+    """Return what JavaScript prints, as JSON, that has the modules without a page in it; it gets
+    `given`."""
+    modules = [pages.inlined(pages.HERE / name) for name in ("decode.js", "drawing.js")]
+    whole = "\n".join(modules) + f"\nconst given = {json.dumps(given)};\n{code}"
     done = subprocess.run(
         [NODE, "--input-type=module", "-"], input=whole, capture_output=True, text=True, timeout=60
     )
@@ -89,7 +91,7 @@ def run_in_node(code: str, given: object) -> object:
 def test_weights_are_steps_of_each_pixel_and_the_rest_is_exact():
     model = a_model()
     packed = living.weights(model)
-    assert packed["sizes"] == [5, 16, 784]
+    assert packed["sizes"] == [5, 16, 16, 784]
     first_weights, first_bias, last_bias, steps, whole = unpacked(packed)
     first, _, last = model.decoder
     np.testing.assert_array_equal(first_weights, first.weight)
@@ -145,7 +147,7 @@ def test_the_page_decodes_as_torch_does(units):
     own = z if units is None else units[0].numpy() + units[1].numpy() * z
     given = {"packed": living.weights(decoder.model, units), "z": z.tolist()}
     code = """
-        const decode = await unpack(given.packed);
+        const { decode } = await unpack(given.packed);
         console.log(JSON.stringify(given.z.map((z) => [...decode(z)])));"""
     shown = np.array(run_in_node(code, given))
     wanted = decoder.images(own).reshape(50, 784).astype(int)
@@ -265,9 +267,107 @@ def test_what_cannot_live_leaves_nothing(for_the_site, images):
     for explorer in [
         explore.direction_sliders(lambda z: a_model().decode_mean(z), torch.zeros(5), sliders),
         explore.latent_sliders(a_model(network="deep")),
-        explore.draw_digit(a_model(), images),
+        explore.draw_digit(a_model(network="deep"), images),
     ]:
         assert state_of(explorer) is None
+
+
+# --- the drawing pad ------------------------------------------------------------------------------
+
+
+def drawings(seed: int) -> np.ndarray:
+    """Return drawings, uint8 `(n, 28, 28)`: none, lines of many sizes, squares and one dot."""
+    generator = np.random.default_rng(seed)
+    drawn = [np.zeros((28, 28), np.uint8)]
+    for width in (1, 3, 6):
+        for reach in range(2, 27, 4):
+            image = Image.new("L", (28, 28))
+            points = generator.uniform(1, 1 + reach, (3, 2)).flatten().tolist()
+            ImageDraw.Draw(image).line(points, fill=255, width=width)
+            drawn.append(np.asarray(image) // np.uint8(generator.integers(1, 3)))
+    for height, width in [(8, 1), (1, 8), (20, 20), (28, 28), (1, 1), (28, 3)]:
+        drawn.append(np.zeros((28, 28), np.uint8))
+        drawn[-1][-height:, :width] = 255
+    return np.array(drawn)
+
+
+def of_the_page(state: dict, drawn: np.ndarray) -> list[dict]:
+    """Return what the page makes of drawings: the image, the decoded one, the words and so on."""
+    code = """
+        const { state } = given;
+        const encode = await unpackEncoder(state.weights[state.encoder]);
+        const { decode, logits } = await unpack(state.weights[state.decoders[0].weights]);
+        console.log(JSON.stringify(given.drawings.map((drawn) => {
+          const image = [...centred(Uint8Array.from(drawn))];
+          const x = image.map((grey) => grey / 255);
+          const code = { x, ...encode(x) };
+          const outputs = state.eps.map((noise) => {
+            return logits(code.mu.map((m, j) => m + noise[j] * code.sigma[j]));
+          });
+          const terms = score(code, outputs);
+          const decoded = [...decode(code.mu)];
+          return { image, decoded, ...terms, words: words(state, terms) };
+        })));"""
+    return run_in_node(code, {"state": state, "drawings": drawn.reshape(len(drawn), -1).tolist()})
+
+
+@in_node
+def test_the_page_makes_of_a_drawing_what_the_notebook_does(for_the_site):
+    model = a_model(hidden_size=400, latent_size=20)
+    model.encoder[-1].weight *= 4  # codes as far apart as a trained network's
+    some = [drawings(seed)[1:] for seed in range(1, 9)]
+    some = torch.stack([data.centre_digit(torch.from_numpy(each)) for each in np.concatenate(some)])
+    labels = torch.zeros(len(some), dtype=torch.int64)
+    images = data.Images("drawings", some, labels, some, labels, ("drawing",))
+    explorer = explore.draw_digit(model, images)
+    made, pictures = of_the_page(state_of(explorer), drawings(0)), []
+    assert not any(made[0]["image"])
+    for drawn, page in zip(drawings(0)[1:], made[1:]):
+        image = data.centre_digit(torch.from_numpy(drawn))
+        assert np.abs(image.flatten().int().numpy() - page["image"]).max() <= 1
+        x = data.to_float(torch.tensor(page["image"], dtype=torch.uint8)[None])
+        mu, log_var = model.encode(x)
+        decoded = 255 * model.decode_mean(mu)[0].numpy()
+        assert np.abs(decoded - page["decoded"]).max() <= LEVELS
+        pictures.append(decoded)
+        z = mu + explorer._eps * (0.5 * log_var).exp()
+        recon = losses.bernoulli_nll(model.decode(z), x.expand(len(z), -1)).mean().item()
+        kl = losses.kl_standard_normal(mu, log_var).item()
+        assert page["recon"] + page["kl"] == pytest.approx(recon + kl, abs=0.5)
+    assert np.ptp(pictures, axis=0).max() > 100  # they are not all the same
+
+
+@in_node
+def test_the_page_has_the_words_of_the_notebook(for_the_site, images):
+    explorer = explore.draw_digit(a_model(), images)
+    explorer._test_scores = torch.linspace(50, 450, 10_000)
+    state = explorer._living()
+    terms = [
+        {"recon": recon, "kl": 10.04} for recon in (30.0, 43.5, 44.5, 90.26, 435.0, 437.0, 600)
+    ]
+    made = run_in_node(
+        "console.log(JSON.stringify(given.terms.map((each) => words(given.state, each))));",
+        {"state": state, "terms": terms},
+    )
+    kinds = [re.search(r"images. <b>(.*)\.</b>", words)[1] for words in made]
+    assert kinds == [*2 * ["Too easy"], *3 * ["Ordinary"], *2 * ["Strange"]]
+    for each, words in zip(terms, made):
+        assert words == explorer._words(**each)
+
+
+def test_a_drawing_leaves_its_state(for_the_site, images):
+    explorer = explore.draw_digit(a_model(), images, images.test[3])
+    state = state_of(explorer)
+    assert state["kind"] == "drawing" and state["encoder"] in state["weights"]
+    assert base64.b64decode(state["drawing"]) == images.test[3].numpy().tobytes()
+    assert len(state["test_images"]) == living.EXAMPLES
+    assert (state["scores"][0], state["scores"][-1]) == pytest.approx(
+        (explorer._test_scores[0].item(), explorer._test_scores[-1].item())
+    )
+    weights, bias, *_, whole = unpacked(state["weights"][state["encoder"]])
+    np.testing.assert_array_equal(weights, explorer._model.encoder[-1].weight)
+    np.testing.assert_array_equal(bias, explorer._model.encoder[-1].bias)
+    assert np.abs(whole).max() == living.ENCODER_LEVELS
 
 
 # --- the pages ------------------------------------------------------------------------------------
@@ -371,6 +471,7 @@ def test_a_lesson_becomes_a_page(for_the_site, images):
         shown(explore.latent_sliders(vae, test_images=images.test)),
         shown(explore.morph(vae, images.test[0], images.test[1])),
         shown(explore.draw_digit(vae, images)),
+        shown(explore.latent_sliders(a_model(network="deep"))),
         new_output("stream", text="a < b\n"),
         new_output("display_data", {"text/html": "<style>i {}</style><table></table>"}),
     ]
@@ -382,15 +483,15 @@ def test_a_lesson_becomes_a_page(for_the_site, images):
     html = pages.lesson_page(new_notebook(cells=cells), pages.ways(0, ["a", "b"], ["1", "2"]))
     page = check_page(html)
     figures = page.all("figure")
-    assert [figure.get("class") for figure in figures] == ["explorer", "explorer", None]
-    assert html.count('id="weights-') == 1  # once, though two explorers use them
-    assert len(page.all("img")) == len(page.all("noscript")) + 1 == 3
+    assert [figure.get("class") for figure in figures] == [*3 * ["explorer"], None]
+    assert html.count('id="weights-') == 2  # the decoder once, though three explorers use it
+    assert len(page.all("img")) == len(page.all("noscript")) + 1 == 4
     assert "a < b" in page.text and "i {}" not in html
     assert page.all("details") and page.all("math")
     assert {"href": "02_vae.html#there"} in page.all("a")
     assert len([a for a in page.all("a") if a.get("rel") == "next"]) == 2  # above and below
     states = re.findall(r'<script type="application/json">(.*?)</script>', html, re.S)
-    assert [json.loads(state)["kind"] for state in states] == ["sliders", "morph"]
+    assert [json.loads(state)["kind"] for state in states] == ["sliders", "morph", "drawing"]
 
 
 def test_a_text_cannot_end_the_script_that_it_is_in():

@@ -5,6 +5,7 @@ Needs Debian's `chromium` (apt-get install chromium); without it these tests ski
 
 import functools
 import http.server
+import re
 import threading
 
 import labs
@@ -17,6 +18,7 @@ from test_site import LEVELS, a_model, shown
 
 from vae_lesson import data, explore, models
 from vae_lesson.explore.base import Decoder
+from vae_lesson.priors.discrete import VQVAE
 
 if labs.CHROMIUM is None:
     pytest.skip("no chromium here: apt-get install chromium", allow_module_level=True)
@@ -26,7 +28,8 @@ pytestmark = pytest.mark.lessons
 FRAME = 1000 / 60  # milliseconds
 WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = "<img src=x onerror=alert(1)></script>"
-KINDS = ["latent_sliders", "compare", "direction_sliders", "latent_map", "morph"]
+KINDS = ["latent_sliders", "compare", "direction_sliders", "latent_map", "morph", "draw_digit"]
+STILL = "change_tokens"  # of which the page has a picture alone
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +58,10 @@ def site(tmp_path_factory, vae):
             explore.latent_map(flat[HOSTILE], images),
             explore.morph(vae, images.test[0], images.test[1], images.test),
             explore.draw_digit(vae, images),
+            explore.change_tokens(VQVAE().eval(), images.test[0]),
         ]
         cells = [new_markdown_cell(r"# A lesson" "\n\n" r"$$\frac12 \sum_j \mu_j^2$$")]
-        for name, explorer in zip([*KINDS, "draw_digit"], explorers):
+        for name, explorer in zip([*KINDS, STILL], explorers):
             cells += [
                 new_markdown_cell(f"## {name}"),
                 new_code_cell(f"explore.{name}", outputs=[shown(explorer)]),
@@ -178,7 +182,7 @@ def test_a_page_asks_for_nothing_and_complains_of_nothing(how, name, opened, sit
 
 def test_without_javascript_the_still_pictures_stay(opened, site):
     page = opened((site / "lesson.html").as_uri(), java_script_enabled=False)
-    for kind in [*KINDS, "draw_digit"]:
+    for kind in [*KINDS, STILL]:
         sync_api.expect(explorer(page, kind).locator("img")).to_be_visible()
         assert explorer(page, kind).locator("noscript").count() == (kind in KINDS)
     sync_api.expect(page.locator("noscript").first).to_be_visible()
@@ -188,7 +192,7 @@ def test_the_still_picture_goes_once_the_explorer_lives(lesson):
     page = lesson()
     for kind in KINDS:
         sync_api.expect(explorer(page, kind).locator(".still")).to_be_hidden()
-    sync_api.expect(explorer(page, "draw_digit").locator("img")).to_be_visible()
+    sync_api.expect(explorer(page, STILL).locator("img")).to_be_visible()
 
 
 def test_the_page_shows_what_the_notebook_shows(lesson, vae, site):
@@ -298,6 +302,75 @@ def test_a_morph_goes_from_one_image_to_the_other(lesson):
         figure.get_by_role("button", name="Another pair").click()
 
 
+VERDICT = re.compile(r"^−ELBO .* of 40 test images. (Ordinary|Strange|Too easy)\.$")
+
+
+def drawn(page) -> tuple:
+    """Return the drawing pad's figure, its pad, and what the page makes of what is on it."""
+    figure = explorer(page, "draw_digit")
+    made = [
+        figure.get_by_role("img", name=name, exact=True)
+        for name in ("the drawing as the network sees it", "decoded image", "reconstructions")
+    ]
+    return figure, figure.get_by_role("application"), made
+
+
+def test_a_digit_is_drawn_by_mouse_finger_and_keyboard(lesson):
+    page = lesson(has_touch=True)
+    figure, pad, made = drawn(page)
+    verdict, code = figure.locator("p"), figure.locator(".bars")
+    says, words = verdict.inner_text(), code.get_attribute("aria-label")
+    assert VERDICT.match(says) and words.startswith("code: z[")
+
+    def check_news() -> None:
+        """The verdict follows the picture."""
+        nonlocal says, words
+        sync_api.expect(verdict).not_to_have_text(says)
+        sync_api.expect(verdict).to_have_text(VERDICT)
+        assert code.get_attribute("aria-label") != words
+        says, words = verdict.inner_text(), code.get_attribute("aria-label")
+
+    figure.get_by_role("button", name="Clear").click()
+    sync_api.expect(verdict).to_have_text("Draw a digit on the black pad.")
+    assert code.get_attribute("aria-label") == "no code yet"
+    assert pixels(made[0]).max() == 0 and pixels(made[1]).min() == 240
+    box = pad.bounding_box()
+    with Changes(made[0], made[1], pad.locator("canvas").first):
+        page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.2 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.8 * box["height"], steps=8)
+        page.mouse.up()
+    check_news()
+    with Changes(*made):
+        page.touchscreen.tap(box["x"] + 0.9 * box["width"], box["y"] + 0.2 * box["height"])
+        check_news()
+    with Changes(*made):
+        for key in (" ", *5 * ["ArrowLeft"], *3 * ["ArrowUp"], " "):
+            page.keyboard.press(key)
+        check_news()
+    with Changes(*made):
+        figure.get_by_role("button", name="Put a test image on it").click()
+        check_news()
+
+
+def test_the_page_shows_of_a_drawing_what_the_notebook_shows(lesson, vae):
+    _, _, (seen, decoded, _) = drawn(lesson())
+    image = torch.from_numpy(pixels(seen).astype(np.uint8))
+    (wanted,) = Decoder(vae).images(vae.encode(data.to_float(image[None]))[0].numpy())
+    assert np.abs(pixels(decoded) - wanted.astype(int)).max() <= LEVELS
+
+
+def test_clear_ends_a_stroke(lesson):
+    page = lesson()
+    figure, pad, _ = drawn(page)
+    pad.focus()
+    page.keyboard.press(" ")
+    figure.get_by_role("button", name="Clear").evaluate("button => button.click()")
+    page.keyboard.press("ArrowRight")
+    columns = np.flatnonzero(pixels(pad.locator("canvas").first).any(axis=0))
+    assert 0 < len(columns) < 7 and columns.min() > 10  # what came after it alone
+
+
 def test_the_keyboard_alone_reaches_every_part(lesson):
     page = lesson()
     parts = ".alive :is(input, button, [role=application])"
@@ -333,6 +406,23 @@ def test_a_key_changes_the_picture_within_a_frame(lesson):
     figure.get_by_role("slider").first.focus()
     labs.watch_canvas(figure.locator("canvas.decoded"))
     times = [labs.key_to_picture(page, "ArrowRight") for _ in range(20)]
+    assert np.median(times) < FRAME
+
+
+def test_a_move_of_the_pen_changes_the_picture_within_a_frame(lesson):
+    _, pad, _ = drawn(lesson())
+    times = pad.evaluate(
+        """pad => {
+            const press = (key) => {
+                const before = performance.now();
+                pad.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+                return performance.now() - before; // it has drawn at once
+            };
+            press(' ');
+            return Array.from({length: 40}, (_, i) => press(i % 20 < 10 ? 'ArrowUp' : 'ArrowLeft'));
+        }"""
+    )
+    print(f"a move of the pen to the picture: {np.median(times):.1f} ms, at most {max(times):.1f}")
     assert np.median(times) < FRAME
 
 

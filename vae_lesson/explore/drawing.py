@@ -10,8 +10,18 @@ from torch import Tensor
 
 from vae_lesson import evaluate, losses
 from vae_lesson.data import SIDE, Images, centre_digit, to_float
+from vae_lesson.explore import living
 from vae_lesson.explore.base import Decoder, Explorer, as_html, column, row
-from vae_lesson.explore.parts import Pad, Picture, as_text, enlarged, font, joined, png
+from vae_lesson.explore.parts import (
+    Pad,
+    Picture,
+    as_pictures,
+    as_text,
+    enlarged,
+    font,
+    joined,
+    png,
+)
 from vae_lesson.models import VAE, reparameterize
 
 SHOWN = 6  # reconstructions and neighbours in their rows
@@ -19,6 +29,7 @@ SAMPLES = 32  # draws of z that the drawing's −ELBO is the mean over
 ROW = 64  # pixels, the height of these rows
 BARS = (640, 160)  # pixels, the size of the picture of μ and σ
 NEIGHBOURS_CAPTION = "nearest training images, by their codes"
+QUANTILES = 201  # of the test images' −ELBO, which a page without a kernel has
 STRANGE = 0.99  # a higher −ELBO than this fraction of the test images have is called strange
 
 
@@ -97,6 +108,22 @@ class DrawExplorer(Explorer):
 
     def _state(self) -> str:
         return f"a drawing and what the VAE makes of it. {as_text(self._verdict.value)}"
+
+    def _living(self) -> dict:
+        test_images = self._images.test[: living.EXAMPLES]
+        shares = torch.linspace(0, 1, QUANTILES)
+        return {
+            "kind": "drawing",
+            "drawing": living.pixels([self.drawing])[0],
+            "label": self.pad.label,
+            "size": self.pad.size,
+            "encoder": living.encoder(self._model, self._images.test),
+            "eps": living.numbers(self._eps.cpu()),
+            "scores": living.numbers(self._test_scores.cpu().quantile(shares)),
+            "n_scores": len(self._test_scores),
+            "strange": STRANGE,
+            "test_images": living.pixels(as_pictures(test_images)),
+        }
 
     def _show_drawing(self) -> None:
         prepared = centre_digit(torch.tensor(self.drawing))

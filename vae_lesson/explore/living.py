@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vae_lesson.data import to_float
 from vae_lesson.explore.parts import as_pictures
 from vae_lesson.models import VAE, Autoencoder
 
 MIME = "application/vnd.vae-lesson.explorer+json"
-EXAMPLES = 10  # test images that a page gets, with their codes: it has no encoder
+EXAMPLES = 10  # test images that a page gets, with their codes: most have no encoder
 LEVELS = (15, 19, 23, 31, 39, 47, 63, 79, 95, 127)  # to either side of 0: as few as will do
 TOLERANCE = 8 / 255  # intensity: what a pixel may be off by
 REACH = 3.0  # units of a code: as far as sliders go
+# Of the encoder's first layer: 39 are right to 0.35 nats of −ELBO, and smaller than a decoder's 63.
+ENCODER_LEVELS = 39
 
 
 def is_wanted() -> bool:
@@ -32,14 +35,21 @@ def is_wanted() -> bool:
 
 def state(decoders: dict, own: dict | None) -> dict | None:
     """Return an explorer's own state and its decoders' weights, as JSON; None if it has none, or if
-    a decoder is something else than the course's MLP, which is all that the page can compute."""
+    a decoder is something else than the course's MLP, which is all that the page can compute.
+
+    If its own has what `encoder` returns as "encoder", that goes to the weights too.
+    """
     if own is None:
         return None
     packed = [weights(decoder.model, decoder.units) for decoder in decoders.values()]
+    if "encoder" in own:
+        packed.append(own["encoder"])
     if None in packed:
         return None
     keys = [hashlib.sha256(each["data"].encode()).hexdigest()[:12] for each in packed]
     named = [{"name": name, "weights": key} for name, key in zip(decoders, keys)]
+    if "encoder" in own:
+        own = own | {"encoder": keys[-1]}
     return own | {"decoders": named, "weights": dict(zip(keys, packed))}
 
 
@@ -51,9 +61,7 @@ def weights(model: nn.Module, units: tuple[Tensor, Tensor] | None = None) -> dic
     all float32, then its weights `(pixels, hidden)` as int8, in steps of one size a pixel; gzipped,
     in base64. units: (centre, spread) of codes that are counted in these.
     """
-    if type(model) not in (Autoencoder, VAE) or model.network != "mlp":
-        return None  # a subclass may decode in a way of its own
-    if model.config["shape"][0] != 1:
+    if not _is_ours(model):
         return None
     first, _, last = copy.deepcopy(model.decoder).cpu()
     a, b = first.weight, first.bias
@@ -66,9 +74,34 @@ def weights(model: nn.Module, units: tuple[Tensor, Tensor] | None = None) -> dic
         x, rounded = (torch.sigmoid(other @ w.T + last.bias) for w in (last.weight, whole * steps))
         if (x - rounded).abs().max() < TOLERANCE:
             break
-    floats = [part.float().numpy().tobytes() for part in (a, b, last.bias, steps)]
+    return _packed(a, b, last.bias, steps, whole)
+
+
+@torch.no_grad()
+def encoder(model: nn.Module, images: Tensor) -> dict | None:
+    """Return the encoder x -> ReLU -> (mu, log_var) of a VAE in grey as `weights` does a decoder:
+    in floats its second layer, `(2 · latent, hidden)`, as int8 its first, `(hidden, pixels)`.
+
+    images: uint8 `(N, ...)` like those that it will see; the first 2,000 are enough.
+    """
+    if type(model) is not VAE or not _is_ours(model):
+        return None
+    first, _, heads = copy.deepcopy(model.encoder).cpu()
+    whole, steps = _rounded(first.weight, to_float(images[:2000].cpu()), ENCODER_LEVELS)
+    return _packed(heads.weight, heads.bias, first.bias, steps, whole)
+
+
+def _is_ours(model: nn.Module) -> bool:
+    """Say whether a model is the course's MLP in grey: a subclass may have a way of its own."""
+    is_known = type(model) in (Autoencoder, VAE) and model.network == "mlp"
+    return is_known and model.config["shape"][0] == 1
+
+
+def _packed(a: Tensor, b: Tensor, bias: Tensor, steps: Tensor, whole: Tensor) -> dict:
+    """Return a layer in floats, (a, b), and one in whole steps: {"sizes", "data"}."""
+    floats = [part.float().numpy().tobytes() for part in (a, b, bias, steps)]
     data = b"".join([*floats, whole.to(torch.int8).numpy().tobytes()])
-    sizes = [a.shape[1], *last.weight.T.shape]
+    sizes = [*a.T.shape, *whole.T.shape]  # in and out of each
     return {"sizes": sizes, "data": _as_text(gzip.compress(data, mtime=0))}
 
 
