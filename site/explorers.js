@@ -148,9 +148,9 @@ function map(state, decoders, figure) {
     for (const each of planes) if (each.get("point") !== z) each.set("point", z);
     shown.draw(z);
   }
-  async function showView(view) {
+  function showView(view) {
     for (const [i, { decode }] of decoders.entries()) {
-      const drawn = view === "codes" ? codesDrawn[i] : await manifold(decode, low, high);
+      const drawn = view === "codes" ? codesDrawn[i] : manifold(decode, low, high);
       planes[i].set("background", drawn);
     }
   }
@@ -222,7 +222,7 @@ function morph(state, decoders) {
 }
 
 // What each place of a plane decodes to, as the bytes of a PNG.
-async function manifold(decode, low, high) {
+function manifold(decode, low, high) {
   const canvas = make("canvas", {});
   const rows = Array.from({ length: TILES }, (_, row) => {
     return Array.from({ length: TILES }, (_, column) => {
@@ -231,8 +231,7 @@ async function manifold(decode, low, high) {
     });
   });
   paint(canvas, rows, 0);
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve));
-  return new Uint8Array(await blob.arrayBuffer());
+  return bytes(canvas.toDataURL().split(",")[1]); // toBlob waits until the browser is idle
 }
 
 for (const figure of document.querySelectorAll("figure.explorer")) {
