@@ -45,7 +45,7 @@ test-wheel:
 	$(PYTHON) -m venv --clear .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet . ipykernel nbclient
 	folder=$$(mktemp -d) && cp notebooks/03_latent_space.ipynb $$folder && cd $$folder && \
-	  $(CURDIR)/.venv-wheel/bin/jupyter-execute --inplace --timeout=900 *.ipynb && \
+	  env -u PYTHONPATH -u VAE_LESSON_RESULTS $(CURDIR)/.venv-wheel/bin/jupyter-execute --inplace --timeout=900 *.ipynb && \
 	  ls $$folder/results/03_latent_space.json && rm -r $$folder $(CURDIR)/build
 
 # Every lesson headless, in order, into results/.

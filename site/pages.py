@@ -214,8 +214,9 @@ def main(only: bool) -> None:
         os.environ["VAE_LESSON_SITE"] = "1"  # the explorers leave what a page needs
         with tempfile.TemporaryDirectory() as results:
             os.environ["VAE_LESSON_RESULTS"] = results  # no old model gets in
-            for path in LESSONS:
-                nbformat.write(executed(path), run / path.name)
+            done = [executed(path) for path in LESSONS]
+        for path, notebook in zip(LESSONS, done):  # all or none: the last run is of one piece
+            nbformat.write(notebook, run / path.name)
     missing = [path.name for path in LESSONS if not (run / path.name).is_file()]
     if missing:
         sys.exit(f"{run} lacks {', '.join(missing)}: run `make site` without PAGES=only")
@@ -229,4 +230,6 @@ def main(only: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(only="only" in sys.argv[1:])
+    if sys.argv[1:] not in ([], ["only"]):
+        sys.exit(f"PAGES can be `only`, or nothing: got {' '.join(sys.argv[1:])}")
+    main(only=len(sys.argv) > 1)

@@ -1,6 +1,6 @@
 """Write what depends on the course's address and version to where readers need it: the cell at the
 head of each lesson that fetches the package, the README's links, CITATION.cff. Both stand once, in
-pyproject.toml; after a change of either: `python tests/address.py`.
+pyproject.toml; after a change of either: `.venv/bin/python tests/address.py`.
 """
 
 import re
@@ -18,7 +18,7 @@ TAG = f"v{VERSION}"
 # pip is told the versions of what the host must keep: where that is too old for the package, it
 # says so, and replaces nothing. (A magic by its function, so that the cell is plain Python.)
 INSTALL = f"""\
-# Where this lesson was opened alone, as in Colab, it fetches its package; what is there stays.
+# Where this lesson was opened alone, as in Colab, it fetches its package; PyTorch stays the host's.
 import importlib.metadata
 import importlib.util
 
@@ -26,7 +26,9 @@ if importlib.util.find_spec("vae_lesson") is None:
     kept = filter(importlib.util.find_spec, ["torch", "torchvision", "numpy"])
     kept = " ".join(f"{{name}}=={{importlib.metadata.version(name)}}" for name in kept)
     package = "{ADDRESS}/archive/refs/tags/{TAG}.zip"
-    get_ipython().run_line_magic("pip", f"install --quiet {{kept}} {{package}}")"""
+    get_ipython().run_line_magic("pip", f"install --quiet {{kept}} {{package}}")
+    importlib.invalidate_caches()
+    import vae_lesson  # where this fails, pip says above why"""
 
 
 def with_install(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -61,13 +63,20 @@ def codespaces() -> str:
     return ADDRESS.replace("github.com", "codespaces.new")
 
 
+def pages() -> str:
+    """Return the address of the pages that .github/workflows/site.yml publishes."""
+    owner, name = ADDRESS.removeprefix("https://github.com/").split("/")
+    return f"https://{owner}.github.io/{name}/"
+
+
 def links() -> str:
-    """Return the README's links to the hosts."""
+    """Return the README's links to the pages and the hosts."""
     rows = [
         f"- {host}: " + " ".join(f"[{name[:2]}]({address(name)})" for name in NAMES)
         for host, address in [("Colab", colab), ("Kaggle", kaggle)]
     ]
-    return "\n".join([*rows, f"- [Codespaces]({codespaces()}): the whole folder, in VS Code"])
+    read = f"- To read, with sliders that move: [the pages]({pages()})"
+    return "\n".join([read, *rows, f"- [Codespaces]({codespaces()}): the whole folder, in VS Code"])
 
 
 def readme(text: str) -> str:

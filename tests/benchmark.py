@@ -20,6 +20,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from unittest import mock
 
 import labs
 import nbformat
@@ -508,8 +509,8 @@ def in_the_browser() -> Table | str:
                 labs.watch(cell.locator(".vae-picture img"))
                 measure(page, call, cell.locator(handle).first, cell.locator(track).first)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        os.environ["VAE_LESSON_SITE"] = "1"
-        path.with_suffix(".html").write_text(pages.lesson_page(executed(path), ""))
+        with mock.patch.dict(os.environ, VAE_LESSON_SITE="1"):
+            path.with_suffix(".html").write_text(pages.lesson_page(executed(path), ""))
         page.goto(path.with_suffix(".html").as_uri())
         for i, (call, part) in enumerate(zip(cells[1:], ["input[type=range]", ".vae-plane"])):
             figure = page.locator("figure.explorer").nth(i)

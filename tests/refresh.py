@@ -34,8 +34,9 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         {"kernelspec": kernel, "language_info": {"name": "python"}}
     )
     for cell in notebook.cells:
-        kept = {key: cell.metadata[key] for key in ("tags", "jupyter") if cell.metadata.get(key)}
-        cell.metadata = nbformat.from_dict(kept)
+        tags, folded = cell.metadata.get("tags"), cell.metadata.get("jupyter", {})
+        folded = {"jupyter": {"source_hidden": True}} if folded.get("source_hidden") else {}
+        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | folded)
         if cell.cell_type != "code":
             continue
         kept = []
@@ -83,7 +84,7 @@ def main(paths: list[str]) -> None:
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
-    """Run a lesson and return it; what ran on the offline digits for want of MNIST ends it all."""
+    """Run a lesson and return it."""
     print(path, flush=True)
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -95,14 +96,14 @@ def executed(path: Path) -> nbformat.NotebookNode:
         store_widget_state=False,
     )
     client.execute()
-    printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
-    if "Using the offline default" in printed:
-        sys.exit(f"{path}: the data set could not be had. Nothing was written.")
     return notebook
 
 
 def refresh(path: Path) -> None:
     notebook = executed(path)
+    printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
+    if "Using the offline default" in printed:
+        sys.exit(f"{path}: the data set could not be had. Nothing was written.")
     part = path.with_suffix(".part")
     nbformat.write(cleaned(notebook), part)
     part.replace(path)  # a failed run above leaves the committed file as it was

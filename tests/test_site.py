@@ -7,9 +7,11 @@ import base64
 import gzip
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import address
@@ -120,6 +122,18 @@ def test_weights_have_as_few_levels_as_will_do(monkeypatch):
     fine = levels()
     monkeypatch.setattr(living, "TOLERANCE", 0.5)
     assert levels() == living.LEVELS[0] < fine
+
+
+def test_a_decoder_that_cannot_be_rounded_well_has_no_weights():
+    model = a_model(latent_size=20, hidden_size=100)
+    model.decoder[-1].weight *= 300
+    assert living.weights(model) is None
+
+
+def test_a_decoder_whose_hidden_layer_is_dead_has_weights():
+    model = a_model()
+    model.decoder[0].bias -= 100
+    assert living.weights(model)["sizes"][0] == 5
 
 
 def test_weights_are_the_same_each_time_and_of_no_other_network():
@@ -510,7 +524,7 @@ def test_the_index_leads_to_every_lesson():
     leads_to = [a["href"] for a in page.all("a")]
     assert all(f"{name}.html" in leads_to for name in NAMES)
     assert all(host(name) in leads_to for host in (address.colab, address.kaggle) for name in NAMES)
-    assert len(page.all("img")) == 1 and "make lab" in page.text
+    assert len(page.all("img")) == 1 and "make lab" in page.text and "papermill" not in page.text
 
 
 def test_each_page_leads_to_those_around_it():
@@ -542,6 +556,16 @@ def test_pages_only_takes_the_last_run(tmp_path, monkeypatch, capsys):
     written = {path.name for path in (tmp_path / "site").iterdir()}
     assert written == {"index.html", "07_diagnosis.html", "08_conditional.html"}
     assert "07_diagnosis.html: 0." in capsys.readouterr().out
+
+
+def test_what_is_no_value_of_pages_is_named():
+    done = subprocess.run(
+        [sys.executable, pages.HERE / "pages.py", "onyl"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{pages.PROJECT / 'tests'}:{pages.PROJECT}"},
+    )
+    assert done.returncode == 1 and "PAGES can be `only`, or nothing: got onyl" in done.stderr
 
 
 def test_a_page_that_is_too_large_ends_it_all(tmp_path):

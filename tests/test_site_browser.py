@@ -13,6 +13,7 @@ import numpy as np
 import pages
 import pytest
 import torch
+from lessons import read
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from test_site import LEVELS, a_model, shown
 
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.lessons
 
 FRAME = 1000 / 60  # milliseconds
 WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
+COMMITTED = "08_conditional"  # a lesson with much code, tables and formulas
 HOSTILE = "<img src=x onerror=alert(1)></script>"
 KINDS = ["latent_sliders", "compare", "direction_sliders", "latent_map", "morph", "draw_digit"]
 STILL = "change_tokens"  # of which the page has a picture alone
@@ -71,6 +73,8 @@ def site(tmp_path_factory, vae):
     (folder / "lesson.html").write_text(html, encoding="utf-8")
     index = pages.index_page((pages.PROJECT / "README.md").read_text(encoding="utf-8"))
     (folder / "index.html").write_text(index, encoding="utf-8")
+    html = pages.lesson_page(read(COMMITTED), "<nav></nav>")
+    (folder / f"{COMMITTED}.html").write_text(html, encoding="utf-8")
     return folder
 
 
@@ -444,7 +448,7 @@ def test_a_text_is_shown_as_it_is_written(lesson):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["lesson.html", "index.html"])
+@pytest.mark.parametrize("name", ["lesson.html", "index.html", f"{COMMITTED}.html"])
 def test_axe_finds_no_violation(name, scheme, opened, site):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = opened((site / name).as_uri(), color_scheme=scheme)

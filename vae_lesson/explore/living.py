@@ -23,6 +23,7 @@ MIME = "application/vnd.vae-lesson.explorer+json"
 EXAMPLES = 10  # test images that a page gets, with their codes: most have no encoder
 LEVELS = (15, 19, 23, 31, 39, 47, 63, 79, 95, 127)  # to either side of 0: as few as will do
 TOLERANCE = 8 / 255  # intensity: what a pixel may be off by
+DAMPING = 0.003  # of the mean of the diagonal, for what never varies; GPTQ has 0.01
 REACH = 3.0  # units of a code: as far as sliders go
 ENCODER_LEVELS = 39  # of an encoder's first layer: a drawing's −ELBO is right to 0.4 nats
 
@@ -72,8 +73,8 @@ def weights(model: nn.Module, units: tuple[Tensor, Tensor] | None = None) -> dic
         whole, steps = _rounded(last.weight, some, levels)
         x, rounded = (torch.sigmoid(other @ w.T + last.bias) for w in (last.weight, whole * steps))
         if (x - rounded).abs().max() < TOLERANCE:
-            break
-    return _packed(a, b, last.bias, steps, whole)
+            return _packed(a, b, last.bias, steps, whole)
+    return None  # no page shows another picture than the notebook
 
 
 @torch.no_grad()
@@ -121,9 +122,10 @@ def _rounded(w: Tensor, h: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     error good as far as they go together in h. Source: Frantar et al. 2023, GPTQ.
     """
     steps = w.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / levels
-    moments = (h.T @ h).double()
+    moments = h.double().T @ h.double()
     order = moments.diagonal().argsort(descending=True)
-    moments = moments[order][:, order] + 0.003 * moments.diagonal().mean() * torch.eye(len(order))
+    damping = DAMPING * moments.diagonal().mean().clamp_min(1e-9)
+    moments = moments[order][:, order] + damping * torch.eye(len(order))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     factor = torch.linalg.cholesky(inverse, upper=True)
     rest, whole = (w / steps).double()[:, order], torch.empty_like(w)
