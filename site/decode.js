@@ -1,4 +1,4 @@
-// A VAE's networks in the page: int8 weights unpacked, z -> ReLU -> sigmoid, and x -> ReLU -> code.
+// A VAE's networks in the page: weights unpacked, z -> ReLU -> sigmoid, and x -> ReLU -> code.
 //
 // What is packed, and in which order, says vae_lesson/explore/living.py.
 
@@ -44,7 +44,8 @@ async function layers({ sizes, data }) {
   const bias = take(Float32Array, nOut);
   const biasOfSteps = take(Float32Array, nStepsOut);
   const size = take(Float32Array, nStepsOut); // of a row's steps
-  const steps = take(Int8Array, nStepsOut * nStepsIn);
+  const isSmall = buffer.byteLength - place === nStepsOut * nStepsIn; // a byte each
+  const steps = take(isSmall ? Int8Array : Int16Array, nStepsOut * nStepsIn);
 
   // The same loop twice: one for both kinds of weights would be slower.
   function inFloats(x) {

@@ -126,7 +126,7 @@ def test_weights_have_as_few_levels_as_will_do(monkeypatch):
 
 def test_a_decoder_that_cannot_be_rounded_well_has_no_weights():
     model = a_model(latent_size=20, hidden_size=100)
-    model.decoder[-1].weight *= 300
+    model.decoder[-1].weight *= 3000
     assert living.weights(model) is None
 
 
@@ -168,6 +168,23 @@ def test_the_page_decodes_as_torch_does(units):
     assert wanted.std() > 50  # it is no grey all over
     off = np.abs(shown - wanted)
     assert off.max() <= LEVELS and off.mean() < 0.5
+
+
+@in_node
+def test_a_decoder_that_is_too_steep_for_int8_has_wider_weights():
+    decoder = Decoder(a_model(latent_size=20, hidden_size=100))
+    with torch.no_grad():
+        decoder.model.decoder[-1].weight *= 8
+    z = np.random.default_rng(0).standard_normal((50, 20)).astype(np.float32)
+    packed = living.weights(decoder.model)
+    floats = 4 * (100 * 20 + 100 + 2 * 784)
+    assert len(gzip.decompress(base64.b64decode(packed["data"]))) == floats + 2 * 784 * 100
+    code = """
+        const { decode } = await unpack(given.packed);
+        console.log(JSON.stringify(given.z.map((z) => [...decode(z)])));"""
+    shown = np.array(run_in_node(code, {"packed": packed, "z": z.tolist()}))
+    off = np.abs(shown - decoder.images(z).reshape(50, 784).astype(int))
+    assert off.max() <= LEVELS
 
 
 @in_node

@@ -21,7 +21,7 @@ from vae_lesson.models import VAE, Autoencoder
 
 MIME = "application/vnd.vae-lesson.explorer+json"
 EXAMPLES = 10  # test images that a page gets, with their codes: most have no encoder
-LEVELS = (15, 19, 23, 31, 39, 47, 63, 79, 95, 127)  # to either side of 0: as few as will do
+LEVELS = (15, 19, 23, 31, 39, 47, 63, 79, 95, 127, 255, 511)  # to either side of 0: as few as do
 TOLERANCE = 8 / 255  # intensity: what a pixel may be off by
 DAMPING = 0.003  # of the mean of the diagonal, for what never varies; GPTQ has 0.01
 REACH = 3.0  # units of a code: as far as sliders go
@@ -58,8 +58,8 @@ def weights(model: nn.Module, units: tuple[Tensor, Tensor] | None = None) -> dic
     """Return the decoder z -> ReLU -> sigmoid of a model in grey: {"sizes", "data"}, or None.
 
     data: the first layer's weights `(hidden, latent)` and biases, the second's biases and steps,
-    all float32, then its weights `(pixels, hidden)` as int8, in steps of one size a pixel; gzipped,
-    in base64. units: (centre, spread) of codes that are counted in these.
+    all float32, then its weights `(pixels, hidden)` in steps of one size a pixel, as int8, or int16
+    if that is too coarse; gzipped, in base64. units: (centre, spread), if codes are counted so.
     """
     if not _is_ours(model):
         return None
@@ -100,7 +100,8 @@ def _is_ours(model: nn.Module) -> bool:
 def _packed(a: Tensor, b: Tensor, bias: Tensor, steps: Tensor, whole: Tensor) -> dict:
     """Return a layer in floats, (a, b), and one in whole steps: {"sizes", "data"}."""
     floats = [part.float().numpy().tobytes() for part in (a, b, bias, steps)]
-    data = b"".join([*floats, whole.to(torch.int8).numpy().tobytes()])
+    whole = whole.to(torch.int8 if whole.abs().max() <= 127 else torch.int16)
+    data = b"".join([*floats, whole.numpy().tobytes()])
     sizes = [*a.T.shape, *whole.T.shape]  # in and out of each
     return {"sizes": sizes, "data": _as_text(gzip.compress(data, mtime=0))}
 
