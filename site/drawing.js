@@ -4,7 +4,7 @@
 // a page does not have.
 
 import { bytes, greys, unpackEncoder } from "./decode.js";
-import { button, hostOf, make, packed, picture } from "./parts.js";
+import { button, fixed, hostOf, make, packed, picture } from "./parts.js";
 import pad from "../vae_lesson/explore/pad.js";
 
 const SIDE = 28; // pixels of an image
@@ -209,13 +209,8 @@ function codeBars() {
     });
     element.innerHTML = `<svg width="100%" height="160">${parts.join("")}</svg>`;
     const order = [...mu.keys()].sort((i, j) => Math.abs(mu[j]) - Math.abs(mu[i]));
-    const named = order.slice(0, 5).map((j) => `z[${j}] ${one(mu[j])} ± ${one(sigma[j])}`);
+    const named = order.slice(0, 5).map((j) => `z[${j}] ${fixed(mu[j], 1)} ± ${fixed(sigma[j], 1)}`);
     element.setAttribute("aria-label", mu.length ? `code: ${named.join(", ")}` : "no code yet");
   }
   return { element, draw };
-}
-
-// A number with one decimal, and no minus before a zero.
-function one(value) {
-  return (Math.round(10 * value) / 10 || 0).toFixed(1);
 }

@@ -74,8 +74,8 @@ export function range(name, low, high, step, action) {
   const readout = make("output", { htmlFor: id });
   readout.setAttribute("aria-live", "off"); // the slider says it too
   function say(value) {
-    readout.textContent = two(value);
-    input.setAttribute("aria-valuetext", two(value));
+    readout.textContent = fixed(value, 2);
+    input.setAttribute("aria-valuetext", fixed(value, 2));
   }
   input.addEventListener("input", () => {
     say(Number(input.value));
@@ -129,9 +129,9 @@ export function normal() {
   return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 }
 
-// A number with two decimals, and no minus before a zero.
-export function two(value) {
-  return (Math.round(100 * value) / 100 || 0).toFixed(2);
+// A number with so many decimals, and no minus before a zero.
+export function fixed(value, decimals) {
+  return (Number(value.toFixed(decimals)) || 0).toFixed(decimals);
 }
 
 // A number as Python's format :g writes it, near enough for a slider's end.

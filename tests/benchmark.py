@@ -1,6 +1,6 @@
 """Paired timings, `make bench`: each figure beside what it is compared with, in one run.
 
-    python tests/benchmark.py [training] [seeds] [rates] [cost] [lessons] [others] [gpu] …
+    make bench PARTS="[training] [seeds] [rates] [cost] [lessons] [others] [gpu] …"
 
 Timings differ from run to run and machine to machine: the ratios are what counts.
 """

@@ -87,6 +87,14 @@ def run_in_node(code: str, given: object) -> object:
     return json.loads(done.stdout)
 
 
+def decoded_in_node(packed: dict, z: np.ndarray) -> np.ndarray:
+    """Return the pixels that the page shows for codes `(n, latent_size)`, `(n, pixels)`."""
+    code = """
+        const { decode } = await unpack(given.packed);
+        console.log(JSON.stringify(given.z.map((z) => [...decode(z)])));"""
+    return np.array(run_in_node(code, {"packed": packed, "z": z.tolist()}))
+
+
 # --- the weights ----------------------------------------------------------------------------------
 
 
@@ -159,11 +167,7 @@ def test_the_page_decodes_as_torch_does(units):
     decoder = Decoder(a_model(hidden_size=400))
     z = np.random.default_rng(0).standard_normal((50, 5)).astype(np.float32)
     own = z if units is None else units[0].numpy() + units[1].numpy() * z
-    given = {"packed": living.weights(decoder.model, units), "z": z.tolist()}
-    code = """
-        const { decode } = await unpack(given.packed);
-        console.log(JSON.stringify(given.z.map((z) => [...decode(z)])));"""
-    shown = np.array(run_in_node(code, given))
+    shown = decoded_in_node(living.weights(decoder.model, units), z)
     wanted = decoder.images(own).reshape(50, 784).astype(int)
     assert wanted.std() > 50  # it is no grey all over
     off = np.abs(shown - wanted)
@@ -179,10 +183,7 @@ def test_a_decoder_that_is_too_steep_for_int8_has_wider_weights():
     packed = living.weights(decoder.model)
     floats = 4 * (100 * 20 + 100 + 2 * 784)
     assert len(gzip.decompress(base64.b64decode(packed["data"]))) == floats + 2 * 784 * 100
-    code = """
-        const { decode } = await unpack(given.packed);
-        console.log(JSON.stringify(given.z.map((z) => [...decode(z)])));"""
-    shown = np.array(run_in_node(code, {"packed": packed, "z": z.tolist()}))
+    shown = decoded_in_node(packed, z)
     off = np.abs(shown - decoder.images(z).reshape(50, 784).astype(int))
     assert off.max() <= LEVELS
 

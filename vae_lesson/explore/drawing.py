@@ -12,16 +12,7 @@ from vae_lesson import evaluate, losses
 from vae_lesson.data import SIDE, Images, centre_digit, to_float
 from vae_lesson.explore import living
 from vae_lesson.explore.base import Decoder, Explorer, as_html, column, row
-from vae_lesson.explore.parts import (
-    Pad,
-    Picture,
-    as_pictures,
-    as_text,
-    enlarged,
-    font,
-    joined,
-    png,
-)
+from vae_lesson.explore.parts import Pad, Picture, as_text, enlarged, font, joined, png
 from vae_lesson.models import VAE, reparameterize
 
 SHOWN = 6  # reconstructions and neighbours in their rows
@@ -110,7 +101,6 @@ class DrawExplorer(Explorer):
         return f"a drawing and what the VAE makes of it. {as_text(self._verdict.value)}"
 
     def _living(self) -> dict:
-        test_images = self._images.test[: living.EXAMPLES]
         shares = torch.linspace(0, 1, QUANTILES)
         return {
             "kind": "drawing",
@@ -122,8 +112,7 @@ class DrawExplorer(Explorer):
             "scores": living.numbers(self._test_scores.cpu().quantile(shares)),
             "n_scores": len(self._test_scores),
             "strange": STRANGE,
-            "test_images": living.pixels(as_pictures(test_images)),
-        }
+        } | living.examples(self._decoders[""], self._images.test)
 
     def _show_drawing(self) -> None:
         prepared = centre_digit(torch.tensor(self.drawing))
