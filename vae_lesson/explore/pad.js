@@ -75,6 +75,9 @@ export default {
       ink.lineCap = ink.lineJoin = "round";
       ink.beginPath();
       ink.moveTo(...stroke[0]);
+      // A line of no length leaves no dot in Chromium from 156 on, nor in WebKit.
+      const [x, y] = stroke[0];
+      if (stroke.every((point) => point[0] === x && point[1] === y)) ink.lineTo(x + 0.01, y);
       for (const point of stroke) ink.lineTo(...point);
       ink.stroke();
       send();
@@ -119,7 +122,8 @@ export default {
     });
     pad.addEventListener("pointermove", (event) => {
       if (event.pointerId !== active) return;
-      const events = event.getCoalescedEvents();
+      // Over plain http on a host name, and in Safari before 18.2, there is no such function.
+      const events = event.getCoalescedEvents?.() ?? [];
       extend((events.length ? events : [event]).map(place));
     });
     pad.addEventListener("lostpointercapture", (event) => {
