@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
+# Has a Jupyter server load vae_lesson.teaching.reopen; an older environment lacks it.
+SERVER = Path(sys.prefix, "etc/jupyter/jupyter_server_config.d/vae_lesson.json")
 
 
 def dependencies() -> list[str]:
@@ -60,4 +62,4 @@ if __name__ == "__main__":
         complete = not lacking(dependencies() + tools())
     except ImportError:  # an empty environment has no `packaging`
         complete = False
-    sys.exit(0 if complete and has_this_folders_package() else 1)
+    sys.exit(0 if complete and has_this_folders_package() and SERVER.is_file() else 1)

@@ -18,8 +18,7 @@ import numpy as np
 from nbclient import NotebookClient
 from PIL import Image
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
-STILL = "the explorer, as a still picture"
+from vae_lesson.teaching.reopen import STILL, VIEW
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -42,10 +41,10 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         kept = []
         for output in cell.outputs:
             if output.output_type in ("display_data", "execute_result"):
-                if WIDGET in output.data:
+                if VIEW in output.data:
                     if "image/png" not in output.data:
                         continue
-                    del output.data[WIDGET]
+                    del output.data[VIEW]
                     output.data["text/plain"] = STILL
                 if "image/png" in output.data:
                     output.data["image/png"] = smaller(output.data["image/png"])
