@@ -1,16 +1,17 @@
 """The course as static pages, in results/site/: `make site`; `make site PAGES=only` takes the last
 run's lessons.
 
-A page asks the network for nothing and needs no file beside it: pictures, style, mathematics (as
-MathML) and the explorers are in it. The explorers live without a kernel: decode.js, explorers.js.
+A page asks the network for nothing: pictures, style, mathematics (as MathML) and the explorers are
+in it. The explorers live without a kernel, see page.js; the weights of their networks are in files
+beside the pages, each network once.
 """
 
 import base64
-import gzip
 import io
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 from html import escape, unescape
@@ -25,20 +26,23 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from PIL import Image
 from pygments.formatters import HtmlFormatter
-from refresh import STILL, cleaned, executed
+from refresh import cleaned, executed
 
-from vae_lesson import explore
-from vae_lesson.explore.living import MIME
+from vae_lesson.explore.explorer import FRONT, MODULES, STILL, script
+from vae_lesson.explore.page import MIME
 from vae_lesson.places import PROJECT
 from vae_lesson.running.saving import results_path
 
-HERE, EXPLORE = Path(__file__).parent, Path(explore.__file__).parent
-MODULES = [HERE / "decode.js", HERE / "parts.js", EXPLORE / "plane.js", EXPLORE / "pad.js"]
-MODULES += [HERE / "drawing.js", HERE / "explorers.js"]
+HERE = Path(__file__).parent
+# The explorers' own, with the page as their host in place of the kernel.
+SCRIPT = script(
+    *(FRONT / f"{name}.js" for name in MODULES if name != "kernel"),
+    *(HERE / f"{name}.js" for name in ("decode", "centre", "page")),
+)
 LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 HOME = "The VAE lesson"
 QUALITY = 60  # of a picture as WebP, where that is smaller: a quarter of the bytes of most
-LARGEST, LARGEST_ZIPPED = 2_000_000, 1_000_000  # bytes of a page
+LARGEST, LARGEST_SITE = 2_000_000, 15_000_000  # bytes of a page without weights, and of all
 # Browsers do not know these variants, but the letters themselves.
 LETTERS = {
     '<mi mathvariant="script">N': "𝒩",
@@ -94,7 +98,7 @@ def image(png: str, alt: str) -> str:
 def smaller(png: str) -> tuple[str, str]:
     """Return the format and the base64 of a picture, as WebP if that has fewer bytes."""
     buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture = Image.open(io.BytesIO(base64.b64decode(png)))
     picture.save(buffer, format="WebP", quality=QUALITY, method=6)
     webp = base64.b64encode(buffer.getvalue()).decode()
     return ("webp", webp) if len(webp) < len(png) else ("png", png)
@@ -124,42 +128,28 @@ def style() -> str:
         HtmlFormatter(style=name).get_style_defs(".highlight")
         for name in ("default", "github-dark")
     )
-    parts = (EXPLORE / "parts.css").read_text(encoding="utf-8")
+    parts = (FRONT / "explorer.css").read_text(encoding="utf-8")
     own = (HERE / "style.css").read_text(encoding="utf-8")
     return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{parts}\n{own}"
 
 
-def script() -> str:
-    """Return the page's modules as one: a page that was opened as a file may load no other."""
-    return "\n".join(inlined(path) for path in MODULES)
-
-
-def inlined(path: Path) -> str:
-    """Return a module as a part of one; an explorer's part, whose names are its own, as a value."""
-    text = re.sub(r"^import [^;]*;\n", "", path.read_text(encoding="utf-8"), flags=re.M)
-    if "export default" in text:
-        return f"const {path.stem} = (() => {{\n{text.replace('export default', 'return')}}})();\n"
-    return re.sub(r"^export ", "", text, flags=re.M)
-
-
-def lesson_page(notebook: NotebookNode, ways: str) -> str:
-    """Return an executed lesson as a page."""
+def lesson_page(notebook: NotebookNode, ways: str) -> tuple[str, dict]:
+    """Return an executed lesson as a page, and the weights that it needs, {key: network}."""
     notebook = cleaned(notebook)
     notebook.cells = [cell for cell in notebook.cells if cell.id != "install"]
     weights = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            state = output.get("data", {}).get(MIME)
-            if state:
-                weights |= state.pop("weights")  # once a page, however many explorers share them
-                if "backgrounds" in state:
-                    state["backgrounds"] = [smaller(png)[1] for png in state["backgrounds"]]
+            if explorer := output.get("data", {}).get(MIME):
+                weights |= explorer.pop("weights")
+                for drawn in explorer["state"].get("backgrounds", []):
+                    drawn["base64"] = smaller(drawn["base64"])[1]
     exporter = HTMLExporter(
         extra_template_basedirs=[str(HERE)], template_name="template", filters=FILTERS
     )
     exporter.environment.globals |= {"STILL": STILL, "EXPLORER": MIME, "SCROLLS": SCROLLS}
     body, _ = exporter.from_notebook_node(notebook)
-    return page(f"{title(notebook)} · {HOME}", body, ways, weights)
+    return page(f"{title(notebook)} · {HOME}", body, ways, weights), weights
 
 
 def index_page(readme: str) -> str:
@@ -175,9 +165,8 @@ def index_page(readme: str) -> str:
 def page(title: str, body: str, ways: str, weights: dict) -> str:
     """Return a whole page. ways: its links to the pages around it."""
     environment = Environment(loader=FileSystemLoader(HERE / "template"))
-    environment.filters["in_script"] = in_script
     parts = {"title": escape(title), "body": body, "ways": ways, "weights": weights}
-    return environment.get_template("page.html.j2").render(style=style(), script=script(), **parts)
+    return environment.get_template("page.html.j2").render(style=style(), script=SCRIPT, **parts)
 
 
 def title(notebook: NotebookNode) -> str:
@@ -196,19 +185,23 @@ def ways(i: int, titles: list[str], names: list[str]) -> str:
     return f"<nav>{' '.join(links)}</nav>\n<p class='run'>Run this lesson in {' or '.join(run)}</p>"
 
 
-def write(path: Path, text: str) -> None:
-    """Write a page and say its size; a page that is too large ends it all."""
-    path.write_text(text, encoding="utf-8")
-    whole, zipped = len(text.encode()), len(gzip.compress(text.encode()))
-    print(f"{path.name}: {whole / 1e6:.2f} MB, zipped {zipped / 1e6:.2f} MB", flush=True)
-    if whole > LARGEST or zipped > LARGEST_ZIPPED:
-        sys.exit(f"{path}: a page has at most {LARGEST:,} bytes, and zipped {LARGEST_ZIPPED:,}")
+def write(site: Path, name: str, text: str, weights: dict) -> None:
+    """Write a page and its weights, and say its size; a page that is too large ends it all."""
+    (site / name).write_text(text, encoding="utf-8")
+    for key, network in weights.items():
+        code = f"(globalThis.vaeWeights ??= {{}})[{key!r}] = {json.dumps(network)};"
+        (site / f"{key}.js").write_text(code, encoding="utf-8")
+    size = len(text.encode())
+    print(f"{name}: {size / 1e6:.2f} MB, {len(weights)} networks", flush=True)
+    if size > LARGEST:
+        sys.exit(f"{site / name}: a page has at most {LARGEST:,} bytes")
 
 
 def main(only: bool) -> None:
     """Run the lessons, in order, and write the site; with `only`, of what the last run left."""
     site, run = results_path("site"), results_path("site_run")
-    site.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(site, ignore_errors=True)  # no weights of an earlier run
+    site.mkdir(parents=True)
     run.mkdir(parents=True, exist_ok=True)
     if not only:
         os.environ["VAE_LESSON_SITE"] = "1"  # the explorers leave what a page needs
@@ -223,10 +216,13 @@ def main(only: bool) -> None:
     notebooks = [nbformat.read(run / path.name, as_version=4) for path in LESSONS]
     names, titles = [path.stem for path in LESSONS], [title(notebook) for notebook in notebooks]
     for i, (name, notebook) in enumerate(zip(names, notebooks)):
-        write(site / f"{name}.html", lesson_page(notebook, ways(i, titles, names)))
+        write(site, f"{name}.html", *lesson_page(notebook, ways(i, titles, names)))
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    write(site / "index.html", index_page(readme))
-    print(f"open {site / 'index.html'}")
+    write(site, "index.html", index_page(readme), {})
+    size = sum(path.stat().st_size for path in site.iterdir())
+    if size > LARGEST_SITE:
+        sys.exit(f"{site}: {size:,} bytes, and a site has at most {LARGEST_SITE:,}")
+    print(f"{size / 1e6:.1f} MB in all: open {site / 'index.html'}")
 
 
 if __name__ == "__main__":

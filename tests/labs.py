@@ -3,7 +3,10 @@
 Needs Debian's `chromium` (apt-get install chromium).
 """
 
+import ast
 import contextlib
+import functools
+import http.server
 import json
 import os
 import shutil
@@ -11,17 +14,22 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PANEL = "window.jupyterapp.shell.currentWidget"
+KERNEL = f"{PANEL}.sessionContext.session.kernel"
 
 
 @contextlib.contextmanager
-def jupyterlab(folder: Path):
-    """Run JupyterLab on a folder, with settings and results of its own; give its address."""
+def jupyterlab(folder: Path, app: str = "jupyterlab"):
+    """Run JupyterLab, or Notebook 7 ("notebook"), on a folder, with settings and results of its
+    own; give its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -29,7 +37,7 @@ def jupyterlab(folder: Path):
     with tempfile.TemporaryDirectory() as home, open(Path(home) / "lab.log", "w") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"),
+                *(sys.executable, "-m", app, "--no-browser", "--expose-app-in-browser"),
                 *(f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="),
                 *("--allow-root", f"--notebook-dir={folder}", "--LabApp.news_url="),
             ],
@@ -77,6 +85,37 @@ def chromium():
         browser.close()
 
 
+@contextlib.contextmanager
+def served(folder: Path):
+    """Serve a folder's files over http; give the address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def faults(page) -> list[str]:
+    """Return a list that gets what the page's own code fails at or complains of, as it happens."""
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    return faults
+
+
+def violations(page, within: str | None = None) -> list:
+    """Return what axe finds against the WCAG on a page, or in the elements of a selector alone."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    levels = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    context = within and {"include": [[within]]}
+    found = Axe().run(page, context, {"runOnly": {"type": "tag", "values": levels}})
+    return [
+        (violation["id"], [node["html"][:200] for node in violation["nodes"]])
+        for violation in found.response["violations"]
+    ]
+
+
 def open_notebook(page, lab: str, path: str) -> None:
     page.goto(f"{lab}/lab?reset")
     page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell", timeout=60_000)
@@ -115,34 +154,60 @@ def run_all(page, seconds: int = 300) -> list[dict]:
     return outputs
 
 
-def pixels(page, picture) -> str:
-    """Return a digest of the picture's decoded pixels (blob addresses change without a reason)."""
-    return picture.evaluate(
-        """async img => {
-            // A picture that is replaced while it is read cannot be decoded: read the next one.
-            for (let tries = 0; ; tries++) {
-                try { await img.decode(); break; }
-                catch (error) { if (tries === 20) throw error; }
-                await new Promise(resolve => setTimeout(resolve, 20));
-            }
-            const canvas = document.createElement('canvas');
-            [canvas.width, canvas.height] = [img.naturalWidth, img.naturalHeight];
-            const context = canvas.getContext('2d');
-            context.drawImage(img, 0, 0);
-            const {data} = context.getImageData(0, 0, canvas.width, canvas.height);
-            const digest = await crypto.subtle.digest('SHA-256', data);
-            return new Uint8Array(digest).toString();
-        }"""
+def run_in_kernel(page, code: str) -> None:
+    """Start code in the page's kernel, as a cell does."""
+    page.evaluate(f"code => {{ {KERNEL}.requestExecute({{code}}); }}", code)
+
+
+def in_kernel(page, expression: str) -> object:
+    """Return the value of an expression in the page's kernel."""
+    asked = f"{KERNEL}.requestExecute({{code: '', user_expressions: {{value}}}})"
+    done = page.evaluate(f"async value => (await {asked}.done).content", expression)
+    return ast.literal_eval(done["user_expressions"]["value"]["data"]["text/plain"])
+
+
+def pixels(canvas) -> np.ndarray:
+    """Return a canvas's pixels, grey, `(height, width)`."""
+    values = canvas.evaluate(
+        """canvas => [canvas.width, ...canvas.getContext('2d')
+            .getImageData(0, 0, canvas.width, canvas.height).data.filter((_, i) => i % 4 === 0)]"""
     )
+    return np.array(values[1:]).reshape(-1, values[0])
 
 
-def changed(page, picture, before: str, seconds: float = 5.0) -> bool:
+def on(element, x: float, y: float) -> tuple[int, int]:
+    """Return the pixel of the screen at a place on an element, (0, 0) to (1, 1)."""
+    box = element.bounding_box()
+    return round(box["x"] + x * box["width"]), round(box["y"] + y * box["height"])
+
+
+def touch(element, *places: tuple[float, float], finger: bool = False) -> None:
+    """Drag over places on an element, or click or tap on one, with the mouse or a finger."""
+    page, (first, *others) = element.page, [on(element, *place) for place in places]
+    if finger:
+        send = page.context.new_cdp_session(page).send
+        for step, at in [("Start", [first]), *(("Move", [each]) for each in others), ("End", [])]:
+            points = [{"x": x, "y": y} for x, y in at]
+            send("Input.dispatchTouchEvent", {"type": f"touch{step}", "touchPoints": points})
+        return
+    page.mouse.move(*first)
+    page.mouse.down()
+    for place in others:
+        page.mouse.move(*place, steps=6)
+    page.mouse.up()
+
+
+def eventually(check, seconds: float = 5.0) -> None:
+    """Wait until a check neither fails nor is False."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if pixels(page, picture) != before:
-            return True
+    while True:
+        try:
+            assert check() is not False
+            return
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.02)
-    return False
 
 
 def show(page, text: str) -> None:
@@ -159,19 +224,7 @@ def show(page, text: str) -> None:
     )
 
 
-def watch(picture) -> None:
-    """Note in the page when each new state of a picture is there, decoded: `window.changes`."""
-    picture.evaluate(
-        """img => {
-            window.changes = [];
-            const note = () => img.decode().then(
-                () => window.changes.push(performance.now()), () => {});  // replaced meanwhile
-            new MutationObserver(note).observe(img, {attributes: true, attributeFilter: ['src']});
-        }"""
-    )
-
-
-def watch_canvas(canvas) -> None:
+def watch(canvas) -> None:
     """Note in the page when a canvas has been painted: `window.changes`."""
     canvas.evaluate(
         """canvas => {

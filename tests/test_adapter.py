@@ -265,14 +265,15 @@ def test_the_inspector_finds_nothing_and_finds_what_is_wrong(style, images):
 def test_the_explorers_take_it(style, images):
     vae = adapted(style)
     z = torch.zeros(L)
-    assert len(explore.latent_sliders(vae, test_images=images.test).sliders) == L
-    assert len(explore.direction_sliders(vae, z, {"one": (torch.eye(L)[0], 2.0)}).sliders) == 1
+    assert len(explore.latent_sliders(vae, test_images=images.test).state["sliders"]) == L
+    one = explore.direction_sliders(vae, z, {"one": (torch.eye(L)[0], 2.0)})
+    assert len(one.state["sliders"]) == 1
     film = explore.morph(vae, images.test[0], images.test[1])
     torch.testing.assert_close(
         torch.from_numpy(film.ends[0]), evaluate.codes(vae, images.test[:1])[0]
     )
     both = explore.compare({"theirs": vae, "ours": new(VAE, L, 8)}, images)
-    assert len(both.sliders) == L
+    assert len(both.state["sliders"]) == L
     pad = explore.draw_digit(vae, images)
     prepared = data.centre_digit(images.test[0])[None]
     torch.testing.assert_close(torch.from_numpy(pad.z), evaluate.codes(vae, prepared)[0])
@@ -294,8 +295,9 @@ def test_generated_images_are_measured(images):
 def test_a_decoder_alone_needs_no_adapter():
     decode = new(Decoder).layers
     z, end = torch.zeros(L), torch.ones(L)
-    assert len(explore.latent_sliders(decode, z).sliders) == L
-    assert len(explore.direction_sliders(decode, z, {"one": (end, 2.0)}).sliders) == 1
+    assert len(explore.latent_sliders(decode, z).state["sliders"]) == L
+    one = explore.direction_sliders(decode, z, {"one": (end, 2.0)})
+    assert len(one.state["sliders"]) == 1
     assert explore.morph(decode, z, end).ends[1].tolist() == end.tolist()
 
 

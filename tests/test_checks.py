@@ -5,13 +5,17 @@ The wrong answers below are written as a learner would write them, without the c
 
 import functools
 import importlib
+import io
 import math
 import pkgutil
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import traitlets
+from PIL import Image
 from torch import nn
 
 from vae_lesson.teaching import checks
@@ -1016,6 +1020,73 @@ def train(
                 optimizer.step()
 
 
+def in_place(z, dimensions, numbers):
+    for j, number in zip(dimensions, numbers):
+        z[j] = number
+    return z
+
+
+def png(pixels, side=28, mode="L"):
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels.numpy()).resize((side, side), Image.Resampling.NEAREST)
+    picture.convert(mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def own_sliders(
+    decode,
+    z,
+    dimensions,
+    code_of=lambda z, j, numbers: in_place(z.clone(), j, numbers),
+    pixels=lambda x: (255 * x).byte(),
+    low=-3,
+    heard=slice(None),
+    names="value",
+    first=True,
+    box=widgets.VBox,
+    **look,
+):
+    """Return an image and its sliders as a learner writes them; most options are mistakes."""
+    image = widgets.Image()
+    own = [widgets.FloatSlider(value=z[j].item(), min=low, max=3) for j in dimensions]
+
+    def show(change=None):
+        code = code_of(z, dimensions, [slider.value for slider in own])
+        image.value = png(pixels(decode(code[None])).view(28, 28), **look)
+
+    for slider in own[heard]:
+        slider.observe(show, names)
+    if first:
+        show()
+    return box([image, *own])
+
+
+def own_sliders_by_change(decode, z, dimensions, keep=False, hears=None, redraws=True):
+    """Return the same with a function for each slider; all options but `keep` are mistakes."""
+    image, code = widgets.Image(), z.clone()
+    own = [widgets.FloatSlider(value=z[j].item(), min=-3, max=3) for j in dimensions]
+
+    def show(j, number):
+        now = code if keep else z.clone()
+        now[j] = number
+        picture = png((255 * decode(now)).round().byte().view(28, 28))
+        if redraws or not image.value:
+            image.value = picture
+
+    for i, (j, slider) in enumerate(zip(dimensions, own)):
+        slider.observe(
+            {
+                None: lambda change, j=j: show(j, change["new"]),
+                "last j": lambda change: show(dimensions[-1], change["new"]),
+                "last of all": lambda change: show(dimensions[-1], own[-1].value),
+                "i": lambda change, i=i: show(i, change["new"]),
+            }[hears],
+            "value",
+        )
+    show(dimensions[0], z[dimensions[0]])
+    return widgets.HBox([widgets.VBox(own), widgets.VBox([image])])
+
+
 def new_images(model, n, latent_size, generator):
     return torch.sigmoid(model.decode(torch.randn((n, latent_size), generator=generator)))
 
@@ -1133,6 +1204,50 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
             ("the noise is forgotten", functools.partial(train_vae, noise=False)),
         ],
     ),
+    "sliders": (
+        own_sliders,
+        [
+            ("this holds 0 and 0", lambda *_: widgets.VBox()),
+            ("this holds 1 and 2", lambda d, z, j: own_sliders(d, z, j[:2])),
+            ("this holds 0 and 0", functools.partial(own_sliders, box=tuple)),
+            (
+                "start at [0.0, 0.5, 2.5], z has [-2.0, 0.5, 2.5]",
+                functools.partial(own_sliders, low=0),
+            ),
+            ("z has [-2.0, 0.5, 2.5]", lambda d, z, j: own_sliders(d, z, [0, 1, 2])),
+            ("no picture before the first move", functools.partial(own_sliders, first=False)),
+            ("the picture is black", functools.partial(own_sliders, pixels=lambda x: x.byte())),
+            ("the picture is black", functools.partial(own_sliders, pixels=lambda x: x)),
+            ("not show the code", functools.partial(own_sliders, pixels=lambda x: 255 - x.byte())),
+            (
+                "not show the code",
+                functools.partial(own_sliders_by_change, keep=True, redraws=False),
+            ),
+            ("hear more than moves", functools.partial(own_sliders, names=traitlets.All)),
+            ("z itself is changed", functools.partial(own_sliders, code_of=in_place)),
+            ("nobody hears", functools.partial(own_sliders, heard=slice(0))),
+            ("nobody hears", functools.partial(own_sliders, heard=slice(2, 3))),
+            ("the loop's last j", functools.partial(own_sliders_by_change, hears="last j")),
+            ("the loop's last j", functools.partial(own_sliders_by_change, hears="last of all")),
+            ("that moved, alone", own_sliders_by_change),
+            (
+                "is for dimensions[0]",
+                functools.partial(own_sliders_by_change, hears="i", keep=True),
+            ),
+            (
+                "is for dimensions[0]",
+                functools.partial(
+                    own_sliders, code_of=lambda z, j, n: in_place(z.clone(), range(3), n)
+                ),
+            ),
+            (
+                "zeros in the other",
+                functools.partial(own_sliders, code_of=lambda z, j, n: in_place(0 * z, j, n)),
+            ),
+            ("z itself at every move", functools.partial(own_sliders, code_of=lambda z, j, n: z)),
+            ("raised TypeError", lambda d, z, j: own_sliders(d, z, j, code_of=lambda z: z)),
+        ],
+    ),
     "factors": (
         ratios,
         [
@@ -1224,6 +1339,21 @@ BUILT = {  # {check: (right answer, [(part of the message, wrong answer)])}
 
 def test_the_label_may_stand_before_the_image():
     assert run("conditional_network", functools.partial(Conditional, first=True)).ok
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        functools.partial(own_sliders_by_change, keep=True),
+        functools.partial(own_sliders, side=224, mode="RGB", box=widgets.HBox),
+        HOMES["sliders"].our_sliders,
+    ],
+)
+def test_sliders_may_be_written_in_another_way_and_none_is_left_open(answer, monkeypatch):
+    made, closed = [], []
+    monkeypatch.setattr(widgets.Widget, "close", lambda self: closed.append(self))
+    assert run("sliders", lambda *a: made.append(answer(*a)) or made[-1]).ok
+    assert made and {*made, *(box.layout for box in made)} <= set(closed)
 
 
 def test_a_scale_with_a_gradient_is_told():

@@ -20,7 +20,7 @@ WINGS = {
     "clinic": set(),
     "priors": set(),
     "teaching": {"running", "sources", "likelihood", "clinic", "priors"},
-    "explore": {"teaching"},  # its maps are drawn by teaching.plots
+    "explore": {"priors"},  # what of them a page without a kernel can compute
 }
 
 

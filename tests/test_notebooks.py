@@ -21,7 +21,7 @@ from nbconvert import HTMLExporter
 from PIL import Image
 from refresh import cleaned, smaller
 
-from vae_lesson.explore.parts import png
+from vae_lesson.explore.pictures import png
 from vae_lesson.sources import load_images
 
 

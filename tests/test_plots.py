@@ -135,9 +135,7 @@ def test_every_figure_can_be_described():
     drawn = [
         function
         for name, function in vars(plots).items()
-        if inspect.isfunction(function)
-        and inspect.signature(function).return_annotation is Figure
-        and name != "plane"  # an explorer's background: the explorer says what it shows
+        if inspect.isfunction(function) and inspect.signature(function).return_annotation is Figure
     ]
     assert len(drawn) == 11
     for function in drawn:
@@ -165,7 +163,7 @@ def test_a_figure_that_is_not_described_says_nothing_of_itself():
 # --- words in a picture ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("draw", ["code_maps", "posterior_ellipses", "plane", "paths"])
+@pytest.mark.parametrize("draw", ["code_maps", "posterior_ellipses", "paths"])
 def test_no_name_of_a_class_covers_another_and_circles_are_circles(draw):
     labels = torch.arange(200) % 10
     points = 1e-3 * torch.randn((200, 2), generator=torch.Generator().manual_seed(0))
@@ -173,8 +171,6 @@ def test_no_name_of_a_class_covers_another_and_circles_are_circles(draw):
     names = [f"Kind {i}" for i in range(10)]
     if draw == "code_maps":
         figure = plots.code_maps({"a": points, "b": points}, labels, names, circles=True)
-    elif draw == "plane":
-        figure = plots.plane(points, labels, names, [-16.0, -16.0], [16.0, 16.0])
     elif draw == "paths":
         figure = plots.paths(points.expand(3, 200, 2), points, labels, names)
     else:

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from vae_lesson import evaluate
 from vae_lesson.data import Images
-from vae_lesson.explore.base import Decoder, Explorer
+from vae_lesson.explore.decoder import Decoder
+from vae_lesson.explore.explorer import Explorer
 from vae_lesson.explore.maps import MapExplorer
 from vae_lesson.explore.sliders import dimension_sliders
 from vae_lesson.models import VAE

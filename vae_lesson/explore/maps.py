@@ -1,28 +1,26 @@
 """A map of a 2-D latent space: click, drag or use the arrow keys, and see what decodes there."""
 
-import base64
 import io
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from vae_lesson import latent
 from vae_lesson.data import Images
-from vae_lesson.explore import living
-from vae_lesson.explore.base import Decoder, Explorer, row
-from vae_lesson.explore.parts import ROUND, Plane, png
-from vae_lesson.teaching import plots
+from vae_lesson.explore.decoder import Decoder
+from vae_lesson.explore.explorer import Explorer
+from vae_lesson.explore.pictures import PICTURE, beside, captioned, enlarged
 
-TILES = 16  # decoded images along a side of the manifold
+PLANE = 360  # pixels, the side of a plane
 VIEWS = {"codes": "where the test images lie", "decoded": "what each place decodes to"}
 
 
 class MapExplorer(Explorer):
     """A plane for each decoder, all with the same point z on them, and what each decodes there.
 
-    codes: {name: codes `(N, 2)` of the test images}; `view` switches between these and the decoded
-    manifold.
+    codes: {name: codes `(N, 2)` of the test images}, which the planes show at first.
     """
 
     _title = "Latent map"
@@ -34,84 +32,34 @@ class MapExplorer(Explorer):
         images: Images,
         z: Tensor | None = None,
     ) -> None:
-        super().__init__(decoders, z)
-        how = ": click, drag, or press the arrow keys (with Shift in larger steps)"
         low, high = _reach(codes)
-        self.planes = [
-            Plane(low=low, high=high, label=f"Latent map {name}".strip() + how) for name in decoders
-        ]
-        for plane in self.planes:
-            self._on(plane, "point", lambda plane=plane: self._follow(plane))
-        self._codes, self._images = codes, images
-        self.view = self._switch(VIEWS, self._show_view)
-        self._show_view()
-        draw, reset = self._button("Random draw", self.draw), self._button("Reset", self.reset)
-        rows = [row(*pair) for pair in zip(self.planes, self._named_pictures())]
-        self._open(*rows, row(self.view, draw, reset))
+        drawn = [_codes_drawn(each, images, low, high) for each in codes.values()]
+        plane = {"low": low, "high": high, "views": VIEWS, "backgrounds": drawn}
+        super().__init__(decoders, z, kind="map", **plane)
 
-    def draw(self) -> None:
-        """Go to a random code z ~ N(0, I)."""
-        self._go_to(torch.randn(2).numpy())
+    def _still(self) -> np.ndarray:
+        low, high = self.state["low"], self.state["high"]
+        x, y = PLANE * np.subtract(self.z, low) / np.subtract(high, low)
+        parts, side = [], PICTURE // len(self._decoded)
+        drawn = self.state["backgrounds"]
+        for name, background, (image,) in zip(self._decoders, drawn, self._decoded):
+            plane = Image.new("RGB", (PLANE, PLANE), "white")
+            drawn = Image.open(io.BytesIO(background)).resize(plane.size, Image.Resampling.BOX)
+            plane.paste(drawn, mask=drawn)
+            mark = (x - 7, PLANE - y - 7, x + 7, PLANE - y + 7)
+            ImageDraw.Draw(plane).ellipse(mark, fill="#ffd400", outline="black", width=2)
+            parts.append(captioned(name, beside(np.asarray(plane), enlarged(image, side))))
+        return beside(*parts)
 
-    def reset(self) -> None:
-        """Go back to the code it started from."""
-        self._go_to(self._start)
-
-    def _go_to(self, z: np.ndarray) -> None:
-        for plane in self.planes:
-            plane.begin_round("point", z.tolist())  # which z follows
-
-    def _follow(self, plane: Plane) -> None:
-        for other in self.planes:
-            other.number = max(other.number, plane.number // ROUND * ROUND)
-        if (np.float32(plane.point) != self.z).any():
-            self.z = np.float32(plane.point)
-
-    def _show_z(self, change) -> None:
-        for plane in self.planes:
-            if (np.float32(plane.point) != self.z).any():  # float32 comes back as it went
-                plane.point = self.z.tolist()
-        super()._show_z(change)
-
-    def _state(self) -> str:
-        return f"{VIEWS[self.view.value]}, and {super()._state()}"
-
-    def _living(self) -> dict:
-        drawn = [self._codes_drawn(*pair) for pair in zip(self._decoders, self.planes)]
-        return {
-            "kind": "map",
-            "z": living.numbers(self.z),
-            "low": self.planes[0].low,
-            "high": self.planes[0].high,
-            "labels": [plane.label for plane in self.planes],
-            "views": VIEWS,
-            "backgrounds": [base64.b64encode(value).decode() for value in drawn],
-        }
-
-    def _show_view(self) -> None:
-        draw = self._codes_drawn if self.view.value == "codes" else self._manifold
-        for name, plane in zip(self._decoders, self.planes):
-            plane.background = draw(name, plane)
-
-    def _codes_drawn(self, name: str, plane: Plane) -> bytes:
-        labels, class_names = self._images.test_labels, self._images.class_names
-        figure = plots.plane(self._codes[name], labels, class_names, plane.low, plane.high)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=2 * plane.size / figure.get_figwidth())
-        return buffer.getvalue()
-
-    def _manifold(self, name: str, plane: Plane) -> bytes:
-        grid = latent.box_grid(torch.tensor(plane.low), torch.tensor(plane.high), TILES)
-        side = 2 * plane.size // TILES  # as large as a page with two pixels for one can show
-        tiles = (self._decoders[name].images(z.numpy(), side) for z in grid.split(TILES))
-        return png(np.vstack([np.hstack(images) for images in tiles]))
+    def _words(self) -> str:
+        return f"where the test images lie, and {super()._words()}"
 
 
 def latent_map(model: nn.Module, images: Images, z: Tensor | None = None) -> MapExplorer:
     """Return a map of a 2-D latent space, on which a click or a drag decodes that point.
 
     It shows the codes of the test images, coloured by class, over the prior's 1σ and 2σ circles, or
-    the decoded manifold. It reaches over ±3, and further where codes do.
+    what each place decodes to. It reaches over ±3, and further where codes do.
 
     Raises: ValueError if the codes have not two dimensions.
     """
@@ -134,3 +82,36 @@ def _reach(codes: dict[str, Tensor]) -> tuple[list[float], list[float]]:
     # Square, so that the prior's circles are circles.
     middle, half = (first + last) / 2, (last - first).max() / 2
     return (middle - half).tolist(), (middle + half).tolist()
+
+
+def _codes_drawn(points: Tensor, images: Images, low: list[float], high: list[float]) -> bytes:
+    """Return a PNG of 2-D codes coloured by class over the prior's 1σ and 2σ circles, edge to edge,
+    and clear where nothing is drawn: the page may be dark."""
+    points, labels = points.cpu().numpy(), images.test_labels.cpu().numpy()
+    figure = Figure(figsize=(4, 4))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.scatter(*points.T, c=labels % 10, cmap="tab10", vmin=0, vmax=9, s=4, alpha=0.5, lw=0)
+    grey, angle = {"color": "#808080", "clip_on": True}, np.linspace(0, 2 * np.pi, 200)
+    for radius in (1, 2):
+        ax.plot(radius * np.cos(angle), radius * np.sin(angle), "--", lw=1.5, **grey)
+    taken, size = [np.full(2, np.inf)], 0.045 * (high[0] - low[0])
+    for label in np.unique(labels):
+        place = np.median(points[labels == label], axis=0)
+        while np.abs(place - taken).max(axis=1).min() < size:
+            place[1] += size / 4  # on its own
+        taken.append(place)
+        white = {"fc": (1, 1, 1, 0.8), "ec": "none", "pad": 1}
+        ax.text(*place, images.class_names[label], ha="center", va="center", bbox=white)
+    for value in ax.xaxis.get_major_locator().tick_values(low[0], high[0])[1:-1]:
+        ax.axvline(value, alpha=0.3, lw=0.8, **grey)
+        ax.text(value, low[1], f" {value:g}", va="bottom", **grey)
+    for value in ax.yaxis.get_major_locator().tick_values(low[1], high[1])[1:-1]:
+        ax.axhline(value, alpha=0.3, lw=0.8, **grey)
+        ax.text(low[0], value, f" {value:g}", va="bottom", **grey)
+    ax.text(0.98, 0.06, "z₁ →", ha="right", transform=ax.transAxes, weight="bold", **grey)
+    ax.text(0.02, 0.95, "z₂ ↑", transform=ax.transAxes, weight="bold", **grey)
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    ax.axis("off")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=2 * PLANE / figure.get_figwidth(), transparent=True)
+    return buffer.getvalue()

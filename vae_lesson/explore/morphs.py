@@ -1,27 +1,15 @@
 """From one image, or code, to another: one slider."""
 
-import random
-
-import ipywidgets as widgets
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vae_lesson import latent
-from vae_lesson.explore import living
-from vae_lesson.explore.base import Decoder, Explorer, row
-from vae_lesson.explore.parts import (
-    FRAMES,
-    GAP,
-    PICTURE,
-    Picture,
-    as_pictures,
-    enlarged,
-    joined,
-    png,
-)
+from vae_lesson.explore.decoder import Decoder
+from vae_lesson.explore.explorer import Explorer, examples, packed
+from vae_lesson.explore.pictures import as_pictures, below, beside, captioned, enlarged, film
 
-WIDTH = 3 * PICTURE + 2 * GAP  # pixels: the two ends and the image between them
+FRAMES, FRAME = 11, 62  # pictures of the whole path, and the pixels of a side
 PATHS = {"lerp": "a straight line", "slerp": "a great arc around the origin"}
 
 
@@ -35,66 +23,38 @@ class MorphExplorer(Explorer):
     _title = "Morph"
 
     def __init__(self, decoder: Decoder, ends: list[tuple], test_images: Tensor | None) -> None:
-        super().__init__({"": decoder}, None)
-        self._test_images = test_images
-        self.slider = widgets.FloatSlider(
-            value=0.5, min=0, max=1, step=0.01, description="from start to end"
-        )
-        self.slider.style.description_width = "initial"
-        self.slider.layout.width = f"{WIDTH}px"
-        self._on(self.slider, "value", self._follow)
-        self.path = self._switch(PATHS, self._show_path)
-        self._originals = [Picture(alt=f"the image at the {name}") for name in ("start", "end")]
-        start, end = self._originals
-        self._film = Picture(alt="the whole path", width=WIDTH, height=0)
-        buttons = [self.path]
-        if test_images is not None:
-            buttons.append(self._button("Another pair", self.draw))
-        self._open(row(start, self._pictures[0], end), self.slider, self._film, row(*buttons))
-        self._go_between(ends)
+        codes, images = zip(*ends)
+        middle = latent.lerp(*map(torch.from_numpy, codes), 0.5)
+        ends = {"ends": np.stack(codes).tolist(), "end_images": packed([np.stack(images)])}
+        own = ends | {"paths": PATHS, "examples": examples(decoder, test_images)}
+        super().__init__({"": decoder}, middle, kind="morph", **own)
 
-    def draw(self) -> None:
-        """Go from one random test image to another."""
-        pair = random.sample(range(len(self._test_images)), 2)
-        self._go_between([_end(self._decoders[""], "", self._test_images[i]) for i in pair])
+    def _where(self) -> tuple[float, str, list[int] | None]:
+        """Return (t, the name of the path, the numbers of the two examples at its ends if any)."""
+        return tuple(({"t": 0.5, "path": "lerp", "pair": None} | self.shown["controls"]).values())
 
-    def _go_between(self, ends: list[tuple]) -> None:
-        self.ends, self._end_images = zip(*ends)
-        for picture, image in zip(self._originals, self._end_images):
-            picture.value = png(enlarged(image))
-        self._start = self._code(0.5)
-        self._show_path()
+    @property
+    def ends(self) -> list[np.ndarray]:
+        """The codes at its ends, now."""
+        *_, pair = self._where()
+        codes = [self.state["examples"]["codes"][i] for i in pair] if pair else self.state["ends"]
+        return [np.float32(code) for code in codes]
 
-    def _code(self, t: float | Tensor) -> np.ndarray:
-        start, end = (torch.from_numpy(code) for code in self.ends)
-        return getattr(latent, self.path.value)(start, end, t).numpy()
+    def _still(self) -> np.ndarray:
+        _, path, pair = self._where()
+        given = self.state["examples" if pair else "end_images"]
+        images = np.frombuffer(given["buffers"][0], np.uint8).reshape(given["shapes"][0])
+        start, end = (enlarged(images[i]) for i in pair or (0, 1))
+        t = torch.linspace(0, 1, FRAMES)[:, None]
+        way = getattr(latent, path)(*map(torch.from_numpy, self.ends), t).numpy()
+        frames = film(self._decoders[""].images(way, FRAME), FRAME)
+        row = beside(start, enlarged(self._decoded[0][0]), end)
+        return below(row, captioned(PATHS[path] + ":", frames))
 
-    def _follow(self) -> None:
-        self.z = self._code(self.slider.value)
-
-    def _state(self) -> str:
-        where = f"{self.slider.value:.2f} of the way from start to end on {PATHS[self.path.value]}"
-        return f"{super()._state()}, {where}, between the images at its ends"
-
-    def _living(self) -> dict:
-        state = {
-            "kind": "morph",
-            "ends": living.numbers(self.ends),
-            "end_images": living.pixels(self._end_images),
-            "t": self.slider.value,
-            "path": self.path.value,
-            "paths": PATHS,
-        }
-        if self._test_images is not None:
-            state |= living.examples(self._decoders[""], self._test_images)
-        return state
-
-    def _show_path(self) -> None:
-        codes = self._code(torch.linspace(0, 1, FRAMES)[:, None])
-        frames = joined(self._decoders[""].images(codes, largest=WIDTH // FRAMES), gap=1)
-        self._film.height = round(WIDTH * np.divide(*frames.shape[:2]))
-        self._film.value = png(frames)
-        self._follow()
+    def _words(self) -> str:
+        t, path, _ = self._where()
+        where = f"{t:.2f} of the way from start to end on {PATHS[path]}"
+        return f"{super()._words()}, {where}, between the images at its ends"
 
 
 def morph(

@@ -2,14 +2,14 @@
 
 import math
 
-import ipywidgets as widgets
 import numpy as np
 from torch import Tensor, nn
 
-from vae_lesson.explore.base import Decoder, Explorer, column, row
-from vae_lesson.explore.parts import Plane, png
+from vae_lesson.explore.decoder import Decoder
+from vae_lesson.explore.explorer import Explorer
+from vae_lesson.explore.pictures import below, enlarged, written
 
-CELL = 48  # pixels, the side of a cell on the plane
+CELL = 48  # pixels, the side of a cell in the still picture
 
 
 class TokensExplorer(Explorer):
@@ -27,51 +27,21 @@ class TokensExplorer(Explorer):
         def decode(z: Tensor) -> Tensor:
             return model.decode_mean(z.to(tokens.device).round().clamp(0, last))
 
-        super().__init__({"": Decoder(decode, len(tokens))}, tokens)
-        middle, high = [self.side / 2] * 2, [float(self.side)] * 2
-        says = "Cells of the image: click, or press the arrow keys; then move the slider"
-        self.plane = Plane(
-            low=[0.0, 0.0], high=high, point=middle, cells=self.side, size=CELL * self.side
-        )
-        self.plane.label = says
-        self.slider = widgets.FloatSlider(max=last, step=1, description="entry")
-        self.slider.readout_format = "d"
-        self._moving = False  # True while the slider follows the cell
-        self._on(self.plane, "point", self._follow_cell)
-        self._on(self.slider, "value", self._change)
-        reset = self._button("Reset", self.reset)
-        right = column(says + ":", self.slider, reset, *self._named_pictures())
-        self._open(row(self.plane, right))
+        decoder = Decoder(decode, len(tokens))
+        decoder.model = model  # what a page computes
+        super().__init__({"": decoder}, tokens, kind="tokens", side=self.side, n_codes=last + 1)
 
     @property
     def cell(self) -> int:
-        """The number of the cell that the point lies in, row by row."""
-        x, y = np.clip(np.floor(self.plane.point), 0, self.side - 1).astype(int)
-        return int((self.side - 1 - y) * self.side + x)
+        """The number of the chosen cell, row by row."""
+        return self.shown["controls"].get("cell", (self.side + 1) * (self.side // 2))
 
-    def _follow_cell(self) -> None:
-        self._moving = True
-        try:
-            self.slider.value = float(self.z[self.cell])
-        finally:
-            self._moving = False
-
-    def _change(self) -> None:
-        if not self._moving:
-            z = self.z.copy()
-            z[self.cell] = self.slider.value
-            self.z = z
-
-    def _show_z(self, change) -> None:
-        super()._show_z(change)
-        (image,) = self._decoders[""].images(self.z[None])
-        pixels = CELL * self.side // len(image)  # on the plane, to one of the image
-        grid = image.repeat(pixels, axis=0).repeat(pixels, axis=1)
+    def _still(self) -> np.ndarray:
+        grid = enlarged(self._decoded[0][0], CELL * self.side).copy()
         grid[::CELL], grid[:, ::CELL] = 128, 128
-        self.plane.background = png(grid)
-        self._follow_cell()
+        return below(grid, written(self._words(), len(grid)))
 
-    def _state(self) -> str:
+    def _words(self) -> str:
         i, j = divmod(self.cell, self.side)
         where = f"row {i + 1}, column {j + 1}"
         return f"the image of the tokens, with entry {self.z[self.cell]:.0f} at {where}"

@@ -76,3 +76,16 @@ class ConditionalVAE(nn.Module):
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the logits of p(x|z, y): `(B, latent_size)` -> `(B, pixels)`."""
         return self.decoder(torch.cat([z, y], dim=1))
+
+
+class LabelMoved(nn.Module):
+    """A `ConditionalVAE`'s decoder of codes `(z, k)`: k, a whole number, moves the label on."""
+
+    def __init__(self, model: ConditionalVAE, label: int) -> None:
+        super().__init__()
+        self.model, self.label, self.latent_size = model, label, model.latent_size + 1
+
+    def decode_mean(self, codes: Tensor) -> Tensor:
+        """Return E[x|z, label + k]: `(B, latent_size + 1)` -> images `(B, pixels)`."""
+        moved = (self.label + codes[:, -1].round().long()) % self.model.n_classes
+        return torch.sigmoid(self.model.decode(codes[:, :-1], one_hot(moved, self.model.n_classes)))

@@ -99,6 +99,36 @@ def follow(velocity: Velocity, z: Tensor, n_steps: int = 20, step=heun, start=0.
     return torch.stack(way)
 
 
+class Stopped(nn.Module):
+    """What a VAE decodes where a guided flow from one noise `(1, latent_size)` is stopped.
+
+    Its codes are settings, `(B, 3)`: steps of Euler's method that are left out at the end, w - 1 of
+    `guide`, and the label.
+    """
+
+    latent_size = 3
+
+    def __init__(
+        self, field: VelocityField, vae: nn.Module, start: Tensor, n_steps: int = 20
+    ) -> None:
+        super().__init__()
+        self.field, self.vae, self.start, self.n_steps = field, vae, start, n_steps
+
+    def decode_mean(self, settings: Tensor) -> Tensor:
+        """Return the image of each row of settings: `(B, 3)` -> `(B, pixels)`."""
+        codes = []
+        for left_out, more, label in settings.tolist():
+            y = torch.zeros((1, self.field.n_classes), device=self.start.device)
+            y[0, round(label) % self.field.n_classes] = 1
+
+            def velocity(z: Tensor, t: Tensor, y: Tensor = y, w: float = 1 + more) -> Tensor:
+                return guide(self.field(z, t), self.field(z, t, y), w)
+
+            z, n = self.start, self.n_steps - round(left_out)
+            codes.append(follow(velocity, z, n, euler, end=n / self.n_steps)[-1] if n else z)
+        return self.vae.decode_mean(torch.cat(codes))
+
+
 def log_density(velocity: Velocity, z: Tensor, n_steps: int = 20) -> Tensor:
     """Return log p(z) = log N(z0; 0, I) - ∫ tr(∂v/∂z) dt, z0 where z comes from at t = 0.
 

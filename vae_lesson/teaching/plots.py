@@ -210,31 +210,6 @@ def code_maps(
     return fig
 
 
-def plane(
-    points: Tensor, labels: Tensor, class_names: Sequence[str], low: list[float], high: list[float]
-) -> Figure:
-    """Draw 2-D codes coloured by class over the prior's 1σ and 2σ circles, edge to edge.
-
-    The axes fill the figure, so that a place in the picture is a place in the plane: low at the
-    bottom left, high at the top right. The numbers along them are inside.
-    """
-    fig = Figure(figsize=(4, 4))
-    ax = fig.add_axes((0, 0, 1, 1))
-    _scatter_classes(ax, points, labels, class_names)
-    _prior_circles(ax)
-    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    ax.grid(alpha=0.3)
-    ax.tick_params(length=0, pad=-4)  # a tick beside its number would look like a minus sign
-    for axis, inside in [(ax.xaxis, {"va": "bottom"}), (ax.yaxis, {"ha": "left"})]:
-        start, end = axis.get_view_interval()
-        margin = (end - start) / 10  # at a corner two numbers would meet
-        ticks = [t for t in axis.get_ticklocs() if start + margin < t < end - margin]
-        names = axis.major.formatter.format_ticks(ticks)
-        axis.set_ticks(ticks, names, fontsize=11, path_effects=OUTLINE, **inside)
-    _move_words_apart(fig)
-    return fig
-
-
 def posterior_ellipses(
     mu: Tensor, log_var: Tensor, labels: Tensor, class_names: Sequence[str], *, alt: str = ""
 ) -> Figure:

@@ -1,8 +1,12 @@
-"""The checks on a latent space: the line between two codes, a traversal, a direction."""
+"""The checks on a latent space: the line between two codes, a traversal, sliders, a direction."""
 
+import io
 from collections.abc import Callable
 
+import ipywidgets as widgets
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vae_lesson import latent
@@ -41,6 +45,106 @@ def traversal(answer: Callable[[Tensor, int, Tensor], Tensor]) -> Verdict:
         "the values of dimension j alone: return whole codes": [values, values[:, None]],
     }
     return compare(answer, (z, j, values), right, mistakes)
+
+
+def sliders(answer: Callable[[Callable, Tensor, list[int]], widgets.Widget]) -> Verdict:
+    """Check answer(decode, z, dimensions), a widget with an image of z decoded and a slider for
+    each dimension. It is judged by the codes that it decodes, at first and at each move."""
+    z, dimensions = torch.tensor([-1.5, 0.5, 2.5, -0.75, -2.0, 1.0]), [4, 1, 2]
+    a, b, c = values = [1.75, -0.25, 2.0]  # where the sliders go, one after the other
+
+    def codes(*changes: dict[int, float]) -> Tensor:
+        return torch.tensor([[new.get(j, v) for j, v in enumerate(z.tolist())] for new in changes])
+
+    right = codes({}, {4: a}, {4: a, 1: b}, {4: a, 1: b, 2: c})
+    unheard = [right * torch.tensor([[1], [0], [0], [k]]) for k in (0, 1)]
+    late = [codes({}, {2: a}, {2: b}, {2: c}), codes({}, {}, {}, {2: c})]
+    by_place = [codes({0: v}, {0: a}, {0: a, 1: b}, {0: a, 1: b, 2: c}) for v in (-1.5, -2.0)]
+    alone = codes({}, {4: a}, {1: b}, {2: c})
+    mistakes = {
+        "a slider that nobody hears: let each of them `observe`": unheard,
+        "every slider on the last dimension: functions made in a loop see the loop's last j": late,
+        "the slider that moved, alone: the others keep their numbers": alone,
+        "dimensions 0, 1 and 2: the first slider is for dimensions[0]": by_place,
+        "zeros in the other dimensions: keep what z has there": right * (right[-1] != z),
+        "z itself at every move: put the sliders' numbers into the code": codes({}, {}, {}, {}),
+    }
+    opened: list[widgets.Widget] = []
+    widgets.Widget.on_widget_constructed(opened.append)
+    try:
+        return compare(lambda: _decoded(answer, z, dimensions, values), (), right, mistakes)
+    finally:
+        widgets.Widget.on_widget_constructed(None)
+        for widget in opened:  # ipywidgets keeps what nobody closes
+            widget.close()
+
+
+def _decoded(answer: Callable, z: Tensor, dimensions: list[int], values: list[float]):
+    """Return the code decoded at first and at each move of a slider to its value, `(1 + n, L)`,
+    zeros where there was none; or a Verdict on the rest of the widget, None if there is none."""
+    seen, given, (weights,) = [], z.clone(), draw((len(z), 784))
+
+    def decode(code: Tensor) -> Tensor:
+        seen.append(code.reshape(-1, len(z))[-1].clone())
+        return torch.sigmoid(code @ weights)
+
+    made = answer(decode, given, dimensions)
+    if made is None:
+        return None
+    images, moved = (_inside(made, kind) for kind in (widgets.Image, widgets.FloatSlider))
+    if (len(images), len(moved)) != (1, len(dimensions)):
+        got = f"this holds {len(images)} and {len(moved)}"
+        return Verdict(f"Not yet: return a widget that holds 1 Image and 3 FloatSliders, {got}.")
+    starts, wanted = [slider.value for slider in moved], z[dimensions].tolist()
+    if starts != wanted:
+        why = "without min and max a FloatSlider goes from 0 to 100"
+        return Verdict(f"Not yet: the sliders start at {starts}, z has {wanted} ({why}).")
+    if not seen or not images[0].value:
+        return Verdict("Not yet: there is no picture before the first move.")
+    found: list[Tensor] = []
+    for slider, value in zip([moved[0], *moved], [starts[0], *values]):  # at first nothing moves
+        before = len(seen) if found else 0
+        slider.value = value
+        found.append(seen[-1] if len(seen) > before else 0 * z)
+        picture = Image.open(io.BytesIO(images[0].value)).convert("L")
+        levels = np.float32(picture.resize((28, 28), Image.Resampling.BOX)).ravel()
+        if levels.max() <= 1:
+            return Verdict("Not yet: the picture is black: in a PNG white is 255, not 1.")
+        if np.abs(levels - 255 * torch.sigmoid(seen[-1] @ weights).numpy()).max() > 1:
+            return Verdict("Not yet: the image does not show the code decoded last.")
+    before, moved[0].step = len(seen), 0.03
+    if len(seen) > before:
+        return Verdict('Not yet: you hear more than moves, also a new step: `observe(…, "value")`.')
+    if not torch.equal(given, z):
+        return Verdict("Not yet: z itself is changed, and the way back is lost: clone it.")
+    return torch.stack(found)
+
+
+def _inside(widget: object, kind: type) -> list:
+    """Return all widgets of a kind in a widget, in order."""
+    if isinstance(widget, kind):
+        return [widget]
+    return [found for child in getattr(widget, "children", ()) for found in _inside(child, kind)]
+
+
+def our_sliders(decode: Callable, z: Tensor, dimensions: list[int]) -> widgets.VBox:
+    """Return z decoded above a slider for each dimension, from -3 to 3, that moves it."""
+    image = widgets.Image()
+    ends = {"min": -3, "max": 3}
+    ours = [widgets.FloatSlider(z[j].item(), description=f"z[{j}]", **ends) for j in dimensions]
+
+    def show(_=None) -> None:
+        code, buffer = z.clone(), io.BytesIO()
+        for j, slider in zip(dimensions, ours):
+            code[j] = slider.value
+        pixels = (255 * decode(code[None])).byte().view(28, 28).cpu().numpy()
+        Image.fromarray(pixels).resize((224, 224), Image.Resampling.NEAREST).save(buffer, "PNG")
+        image.value = buffer.getvalue()
+
+    for slider in ours:
+        slider.observe(show, "value")
+    show()
+    return widgets.VBox([image, *ours])
 
 
 def attribute_direction(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:

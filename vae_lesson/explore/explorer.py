@@ -1,0 +1,225 @@
+"""What all explorers share in Python: the decoders, the code as a trait, and the still picture.
+
+The controls are in JavaScript, in front/, the same on a page without a kernel. An explorer is one
+anywidget; its page asks by messages, with codes as raw float32, and gets raw pixels:
+
+    {do: "move", id, controls}, a code          -> `shown`, which has that id
+    {do: "decode", id, side}, codes, row by row -> {id, shapes}, and a buffer of pixels each decoder
+    what goes wrong                             -> {id, error}
+
+Beside the widget every explorer shows a PNG of the same state, for where no kernel is (GitHub,
+exported HTML, a headless run).
+"""
+
+import base64
+import re
+import threading
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+from IPython import get_ipython
+from torch import Tensor
+
+from vae_lesson.explore import page
+from vae_lesson.explore.decoder import Decoder
+from vae_lesson.explore.pictures import (
+    as_pictures,
+    below,
+    beside,
+    captioned,
+    enlarged,
+    png,
+    written,
+)
+
+FRONT = Path(__file__).parent / "front"
+MODULES = ("parts", "sliders", "map", "tokens", "morph", "drawing", "explorer", "kernel")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+STILL = "the explorer, as a still picture"  # the text beside it, by which it is known
+EXAMPLES = 24  # test images that the page has, with their codes
+LOCK = threading.RLock()  # a kernel may hear the page in one thread and run a cell in another
+
+
+def script(*paths: Path) -> str:
+    """Return modules as one, without what ties them: neither a widget nor a page opened as a file
+    can import a second one. Their names at the top level are different."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    text = re.sub(r"^import [^;]*;\n", "", text, flags=re.M)
+    return re.sub(r"^export (?!default)", "", text, flags=re.M)
+
+
+class Explorer(anywidget.AnyWidget):
+    """A code `z`, an array `(latent_size,)`, and the decoded `image` as PNG bytes.
+
+    Both are plain traits: set `explorer.z = code` from code, observe them, or link two explorers
+    (`traitlets.dlink((one, "z"), (other, "z"))`, and a second one for the way back: `link` compares
+    by `!=`, which arrays do not answer).
+    With several decoders, each decodes the same z and `image` shows them side by side.
+    """
+
+    _esm = script(*(FRONT / f"{name}.js" for name in MODULES))
+    _css = (FRONT / "explorer.css").read_text(encoding="utf-8")  # a path it would watch for ever
+    z = traitlets.Any()  # a tensor or a list may be set, and becomes an array of float32
+    image = traitlets.Bytes()
+    state = traitlets.Dict().tag(sync=True)  # what the page needs and does not change
+    shown = traitlets.Dict().tag(sync=True)  # z, its pictures, and where the controls stand
+    _title, _given = "Explorer", "z"  # the trait that the page moves: the others follow it
+    _ipython_display_ = None  # with ipywidgets 7's own, IPython would ask for no bundle
+
+    def __init__(
+        self, decoders: dict[str, Decoder], z: Tensor | np.ndarray | None, **state: object
+    ) -> None:
+        latent_size = next(iter(decoders.values())).latent_size
+        self._decoders = decoders
+        self._asked = {}  # the move that is being answered
+        self._start = checked_code(np.zeros(latent_size) if z is None else z, latent_size)
+        warnings = [
+            each for name, d in decoders.items() for each in d.warnings(name or "this model")
+        ]
+        common = {"names": list(decoders), "start": self._start.tolist(), "warnings": warnings}
+        self.set_trait("z", self._start)
+        # All that may fail comes before the widget is opened, which the kernel keeps.
+        super().__init__(state=common | state, shown=self._look() | self._stands())
+        self.image = self._png()
+        self.observe(self._show, self._given)
+        self.on_msg(self._answer)
+        _close_earlier_run(self)
+
+    @traitlets.validate("z")
+    def _valid_z(self, proposal):
+        z = checked_code(proposal["value"], self._start.size)
+        self._decoded = [decoder.images(z[None]) for decoder in self._decoders.values()]
+        return z  # what cannot be decoded is refused
+
+    def _look(self) -> dict:
+        """Return what the page needs to paint."""
+        return {"z": self.z.tobytes()} | packed(self._decoded)
+
+    def _stands(self) -> dict:
+        """Return where the controls stand, and whose move it was: where nobody's, as before."""
+        controls = self._asked.get("controls", self.shown.get("controls", {}))
+        return {"controls": controls, "id": self._asked.get("id")}
+
+    def _show(self, _=None) -> None:
+        self.shown = self._look() | self._stands()
+        self.image = self._png()  # after that: the page does not wait for it
+
+    def _png(self) -> bytes:
+        return png(beside(*(enlarged(image) for (image,) in self._decoded)))
+
+    def reset(self) -> None:
+        """Go back to the code it started from."""
+        self.z = self._start
+
+    def close(self) -> None:
+        """Close the explorer and its layout; ipywidgets would keep that."""
+        if self.comm is not None:
+            self.layout.close()
+        super().close()
+
+    def _answer(self, _, asked: dict, buffers: list) -> None:
+        """Do what the page asks; what goes wrong is said there, where the learner looks."""
+        with LOCK:
+            try:
+                if asked["do"] == "move":
+                    self._asked = asked
+                    self._move(buffers[0])
+                else:
+                    codes = np.frombuffer(buffers[0], np.float32).reshape(-1, self._start.size)
+                    images = [d.images(codes, asked["side"]) for d in self._decoders.values()]
+                    answer = packed(images)
+                    self.send({"id": asked["id"], "shapes": answer["shapes"]}, answer["buffers"])
+            except (Exception, KeyboardInterrupt) as error:  # without an answer it would wait
+                self.send({"id": asked["id"], "error": f"{type(error).__name__}: {error}"})
+            finally:
+                self._asked = {}
+
+    def _move(self, given: bytes) -> None:
+        z = np.frombuffer(given, np.float32)
+        if np.array_equal(z, self.z):
+            self._show()  # no news to traitlets, but the page waits
+        else:
+            self.z = z
+
+    def _repr_mimebundle_(self, **kwargs):
+        data, metadata = super()._repr_mimebundle_()  # it says what Colab must know
+        data["text/plain"] = STILL
+        if _request().get("content", {}).get("allow_stdin") is False:
+            # Nobody is there to ask: a headless run. An HTML page made of what it leaves would try
+            # to draw the widget, and without a network show nothing.
+            del data[WIDGET]
+        try:
+            still = self._still()
+        except Exception:  # some place on a filmstrip cannot be decoded: the page will say so
+            still = Explorer._still(self)
+        words = [written(words, still.shape[1]) for words in self.state["warnings"]]
+        data["image/png"] = base64.b64encode(png(below(*words, still))).decode()
+        names = " and ".join(name for name in self._decoders if name)
+        alt = f"{self._title}{' of ' * bool(names)}{names}: {self._words()}"
+        if page.is_wanted() and (alive := page.alive(self)):
+            data[page.MIME] = alive
+        return data, (metadata or {}) | {"image/png": {"alt": alt}}
+
+    def _still(self) -> np.ndarray:
+        """Return the still picture."""
+        images = [enlarged(image) for (image,) in self._decoded]
+        return below(*map(captioned, self._decoders, images))
+
+    def _words(self) -> str:
+        """Return what the still picture shows, in words."""
+        more = ", …" * (self.z.size > 6)
+        return f"the image decoded at z = ({', '.join(f'{x:z.2f}' for x in self.z[:6])}{more})"
+
+    def _for_page(self) -> dict:
+        """Return what a page without a kernel needs beside `state`."""
+        return {}
+
+
+def packed(images: list[np.ndarray]) -> dict:
+    """Return pictures, a batch for each decoder, as the page takes them."""
+    return {"shapes": [x.shape for x in images], "buffers": [x.tobytes() for x in images]}
+
+
+def examples(decoder: Decoder, images: Tensor | None) -> dict | None:
+    """Return some test images from all over, uint8 `(N, ...)`, and their codes, for the page."""
+    if images is None:
+        return None
+    some = images[:: -(-len(images) // EXAMPLES)]
+    return {"codes": decoder.encode(some)[0].cpu().tolist()} | packed([as_pictures(some)])
+
+
+def checked_code(z: Tensor | np.ndarray | list, latent_size: int) -> np.ndarray:
+    """Return a code as float32; ValueError for another shape or what is not finite."""
+    z = z.detach().cpu().float().numpy() if isinstance(z, Tensor) else np.asarray(z)
+    z = z.astype(np.float32)
+    if z.shape != (latent_size,):
+        raise ValueError(f"z must have shape ({latent_size},), got {z.shape}")
+    if not np.isfinite(z).all():
+        raise ValueError("z holds NaN or inf")
+    return z
+
+
+def _request() -> dict:
+    """Return the message that the kernel is at work on, or {} outside of a kernel."""
+    shell = get_ipython()
+    return shell.get_parent() if hasattr(shell, "get_parent") else {}
+
+
+_OPEN: dict[str, dict[str, list[Explorer]]] = {}  # cell -> its last run -> what that made
+
+
+def _close_earlier_run(explorer: Explorer) -> None:
+    """Close what an earlier run of the same cell made: ipywidgets keeps every widget for ever."""
+    request = _request()
+    # JupyterLab names the cell; elsewhere its text must do. A page's message has neither.
+    cell = request.get("metadata", {}).get("cellId") or request.get("content", {}).get("code")
+    if cell is None:
+        return
+    run = request["header"]["msg_id"]
+    made = _OPEN.setdefault(cell, {})
+    for earlier_run in made.keys() - {run}:
+        for earlier in made.pop(earlier_run):
+            earlier.close()
+    made.setdefault(run, []).append(explorer)
