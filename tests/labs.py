@@ -217,6 +217,7 @@ def show(page, text: str) -> None:
             const notebook = window.jupyterapp.shell.currentWidget.content;
             const index = notebook.widgets.findIndex(
                 cell => cell.model.sharedModel.getSource().includes(text));
+            if (index < 0) throw new Error(`no cell has ${text}`);
             notebook.activeCellIndex = index;
             await notebook.scrollToItem(index, 'start');
         }""",

@@ -129,8 +129,8 @@ def by_torch(model: nn.Module, codes: torch.Tensor) -> np.ndarray:
     return 255 * model.decode_mean(codes).clamp(0, 1).numpy()
 
 
-def by_the_page(packed: dict, codes: torch.Tensor) -> tuple[np.ndarray, float]:
-    """Return them, and the milliseconds that the page takes for one, the median."""
+def by_the_page(packed: dict, codes: torch.Tensor) -> tuple[np.ndarray, list[float]]:
+    """Return them, and the milliseconds that the page took for each."""
     code = """
         const decode = network(given.packed);
         const taken = [...given.codes, ...given.codes, ...given.codes].map((code) => {
@@ -140,7 +140,7 @@ def by_the_page(packed: dict, codes: torch.Tensor) -> tuple[np.ndarray, float]:
         });
         console.log(JSON.stringify([given.codes.map((code) => [...decode(code)]), taken]));"""
     decoded, taken = run_in_node(code, {"packed": packed, "codes": codes.tolist()})
-    return 255 * np.clip(np.float32(decoded), 0, 1), np.median(taken[len(codes) :])
+    return 255 * np.clip(np.float32(decoded), 0, 1), taken[len(codes) :]
 
 
 @in_node
@@ -156,9 +156,18 @@ def test_the_page_computes_what_torch_does_and_in_time(name, spread, levels):
     assert wanted.max() > 200 and wanted.std(axis=0).max() > 20  # each code has its own picture
     assert spread < 8 or ((wanted < 3) | (wanted > 252)).mean() > 0.5  # saturated
     off = np.abs(decoded - wanted)
-    print(f"{name}: off by {off.max():.2f} of 255, in the mean {off.mean():.3f}; {taken:.1f} ms")
+    ms = np.median(taken)
+    print(f"{name}: off by {off.max():.2f} of 255, in the mean {off.mean():.3f}; {ms:.1f} ms")
     assert off.max() < levels and off.mean() < 0.1
-    assert "37" in name or taken < 60  # a frame has 16, which an idle machine should keep
+    assert min(taken) < 60  # a frame has 16, which an idle machine should keep
+
+
+@in_node
+def test_the_page_reads_float16():
+    halves = np.float16([0, 1, -1.5, 6e-8, -5e-5, 6.2e-5, 0.1, 65504])
+    given = base64.b64encode(halves.tobytes()).decode()
+    made = run_in_node("console.log(JSON.stringify([...floats(given)]));", given)
+    np.testing.assert_array_equal(made, halves)
 
 
 def subclass_of(cls: type, *given) -> nn.Module:
@@ -190,7 +199,6 @@ def test_an_explorer_of_what_a_page_does_not_know_leaves_nothing(for_the_site, i
     _, mine, adapted, *_ = UNKNOWN
     assert left_by(explore.morph(a_model().decode_mean, torch.ones(5), torch.zeros(5))) is None
     assert left_by(explore.compare({"one": models.VAE(), "other": mine}, images)) is None
-    # FOUND: with strides in the encoder, page.alive leaves null in the place of its network.
     conv = a_model(network="conv")
     assert left_by(explore.latent_sliders(conv)) and not left_by(explore.draw_digit(conv, images))
     assert left_by(explore.draw_digit(adapted, images)) is None

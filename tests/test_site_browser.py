@@ -1,11 +1,26 @@
-X
-a kernel are in test_explorers_browser.py.
-
-Needs Debian's `chromium` (apt-get install chromium); without it these tests skip.
 """The site's pages in a real browser: the index, and a committed lesson.
 
-Explorers that live without a kernel are in test_explorers_browser.py.
-"""Return a folder with the index, and a lesson as it is committed."""
+Explorers that live without a kernel are in test_explorers_browser.py. Needs Debian's `chromium`
+(apt-get install chromium); without it these tests skip.
+"""
+
+import labs
+import pages
+import pytest
+from lessons import read
+
+if labs.CHROMIUM is None:
+    pytest.skip("no chromium here: apt-get install chromium", allow_module_level=True)
+pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.lessons
+
+WIDTHS = {"wide": 1200, "phone": 390}
+LESSON = "08_conditional"  # much code, tables and formulas
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Return a folder with the index, and a lesson as it is committed."""
     folder = tmp_path_factory.mktemp("site")
     pages.write(folder, "lesson.html", *pages.lesson_page(read(LESSON), "<nav></nav>"))
     index = pages.index_page((pages.PROJECT / "README.md").read_text(encoding="utf-8"))
