@@ -123,11 +123,18 @@ def open_notebook(page, lab: str, path: str) -> None:
         """async path => {
             const app = window.jupyterapp;
             await app.restored;
-            await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
+            const panel = await app.commands.execute(
+                'docmanager:open', {path, factory: 'Notebook'});
+            await panel.context.ready;
         }""",
         path,
     )
-    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+    page.wait_for_function(  # cells come one after the other
+        f"""path => {PANEL}.context?.path === path
+            && {PANEL}.content.widgets.length === {PANEL}.content.model.cells.length""",
+        arg=path,
+        timeout=60_000,
+    )
 
 
 def run_all(page, seconds: int = 300) -> list[dict]:

@@ -1,10 +1,12 @@
 """What a save leaves of widgets, and that every Jupyter server of the environment sees to it."""
 
+import asyncio
 import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import environment
 import nbformat
@@ -84,9 +86,27 @@ def test_other_outputs_are_left_alone():
     assert saved(*others, **OWN) == others
 
 
+class Connection:
+    def __init__(self, websocket_handler) -> None:
+        self.websocket_handler = websocket_handler
+
+    async def connect(self) -> str:
+        return "connected"
+
+
 class Server:
     def __init__(self, folder: Path) -> None:
         self.contents_manager = FileContentsManager(root_dir=str(folder))
+        settings = {"kernel_websocket_connection_class": Connection}
+        self.web_app = SimpleNamespace(settings=settings)
+
+
+def test_small_messages_are_sent_at_once(tmp_path):
+    server, heard = Server(tmp_path), []
+    reopen._load_jupyter_server_extension(server)
+    connection = server.web_app.settings["kernel_websocket_connection_class"]
+    handler = SimpleNamespace(set_nodelay=heard.append)
+    assert asyncio.run(connection(handler).connect()) == "connected" and heard == [True]
 
 
 def test_a_save_runs_it_beside_the_hooks_of_others(tmp_path):

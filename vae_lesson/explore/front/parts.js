@@ -69,7 +69,9 @@ export function range({ name, low, high, step }, moved) {
     moved(decimals ? value : Math.round(value));
   };
   // JupyterLab keeps from the browser what Enter does here.
-  number.onkeydown = (event) => event.key === "Enter" && number.onchange();
+  number.onkeydown = ({ key }) => {
+    if (key === "Enter") number.onchange();
+  };
   const label = make("label", { htmlFor: id, className: "vae-name" }, name);
   return { parts: [label, slider, number], set };
 }
@@ -171,7 +173,9 @@ export function pointed(area, { down, move, up = () => {} }) {
     area.setPointerCapture(active);
     down(event);
   };
-  area.onpointermove = (event) => event.pointerId === active && move(event);
+  area.onpointermove = (event) => {
+    if (event.pointerId === active) move(event);
+  };
   area.onlostpointercapture = (event) => {
     if (event.pointerId !== active) return;
     active = null;
