@@ -1,8 +1,8 @@
 // The networks of vae_lesson/explore/page.py in the page: layers, from a code to pixels.
 
 // Returns the function from numbers to what comes out of the last layer, as a Float32Array.
-export function network({ layers, data }) {
-  const numbers = floats(data);
+export async function network({ layers, data }) {
+  const numbers = await floats(data);
   let place = 0;
   const take = (length) => numbers.slice(place, (place += length));
   let shape = []; // of a picture on its way, [channels, height, width]
@@ -16,10 +16,6 @@ export function network({ layers, data }) {
 
 // Each layer takes its weights and gives {run, shape}, the shape if it has changed.
 const LAYERS = {
-  scale(take, [n]) {
-    const [centre, spread] = [take(n), take(n)];
-    return { run: (x) => x.map((value, i) => centre[i] + spread[i] * value) };
-  },
   linear(take, [nIn, nOut]) {
     const [weights, bias, y] = [take(nIn * nOut), take(nOut), new Float32Array(nOut)];
     return { run: (x) => multiply(weights, bias, x, nIn, y, 0, 1) };
@@ -191,13 +187,17 @@ function gelu(x) {
   return (x * (1 + erf)) / 2;
 }
 
-// The numbers that base64 of float16 stands for.
-function floats(base64) {
-  const halves = new Uint16Array(bytes(base64).buffer);
-  return Float32Array.from(halves, (half) => {
-    const [sign, exponent, fraction] = [half >> 15, (half >> 10) & 31, half & 1023];
+// The numbers that stand as float16, first all low bytes and then all high ones, zipped, in base64.
+async function floats(base64) {
+  const zipped = new Blob([bytes(base64)]).stream();
+  const whole = new Response(zipped.pipeThrough(new DecompressionStream("gzip")));
+  const halves = new Uint8Array(await whole.arrayBuffer());
+  const n = halves.length / 2;
+  return new Float32Array(n).map((_, i) => {
+    const [low, high] = [halves[i], halves[n + i]];
+    const [exponent, fraction] = [(high >> 2) & 31, ((high & 3) << 8) | low];
     const size = exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction;
-    return sign ? -size : size;
+    return high >> 7 ? -size : size;
   });
 }
 

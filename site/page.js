@@ -11,12 +11,16 @@ import { make } from "../vae_lesson/explore/front/parts.js";
 
 const PAUSE = 8; // milliseconds after which the page may do something else
 
-const networks = {}; // key -> function: several explorers share one
+const networks = {}; // key -> promise of the function: several explorers share one
 
-function pageHost({ state, shown, networks: keys }) {
-  const ways = keys.map((key) => (networks[key] ??= network(globalThis.vaeWeights[key])));
-  if (state.kind === "drawing") ways[0] = logitsOf(globalThis.vaeWeights[keys[0]]);
-  const decoders = ways.slice(0, Math.max(state.names.length, 1));
+async function pageHost({ state, shown, networks: keys, units }) {
+  const promised = keys.map((key) => (networks[key] ??= network(globalThis.vaeWeights[key])));
+  if (state.kind === "drawing") promised[0] = logitsOf(globalThis.vaeWeights[keys[0]]);
+  const ways = await Promise.all(promised);
+  // Codes may be counted in units, [centre, spread], of their own.
+  const decoders = units.map((own, i) => (code) => {
+    return ways[i](own ? code.map((x, j) => own[0][j] + own[1][j] * x) : code);
+  });
   const decoded = (code) => decoders.map((decode) => greys(decode(code)));
   return {
     state,
@@ -116,8 +120,9 @@ function revived(_, value) {
 
 for (const figure of document.querySelectorAll("figure.explorer")) {
   try {
+    const left = JSON.parse(figure.querySelector("script").textContent, revived);
     const alive = make("div", {});
-    explorer(pageHost(JSON.parse(figure.querySelector("script").textContent, revived)), alive);
+    explorer(await pageHost(left), alive);
     figure.querySelector(".still").hidden = true;
     figure.append(alive);
   } catch (error) {

@@ -5,9 +5,11 @@ do not grow. What the page does with it is in site/decode.js and site/page.js.
 """
 
 import base64
+import gzip
 import hashlib
 import os
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,8 @@ def is_wanted() -> bool:
 
 def alive(explorer) -> dict | None:
     """Return an explorer's state and networks, as JSON; None if a page cannot compute one."""
-    networks = [network(each.model, each.units) for each in explorer._decoders.values()]
+    decoders = explorer._decoders.values()
+    networks = [network(each.model) for each in decoders]
     if explorer.state["kind"] == "drawing":
         networks.append(network(getattr(explorer._model, "encoder", None)))
     if None in networks:
@@ -39,25 +42,26 @@ def alive(explorer) -> dict | None:
         "state": _as_json(explorer.state | explorer._for_page()),
         "shown": _as_json(explorer.shown),
         "networks": keys,
+        "units": [each.units and [part.tolist() for part in each.units] for each in decoders],
         "weights": dict(zip(keys, networks)),
     }
 
 
-def network(model: nn.Module, units: tuple[Tensor, Tensor] | None = None) -> dict | None:
+def network(model: nn.Module) -> dict | None:
     """Return the way from codes to intensities as {"layers", "data"}; None where a page has no way.
 
-    layers: [name, sizes …] each; data: their weights one after the other, as float16 in base64.
-    units: (centre, spread), if codes are counted so.
+    layers: [name, sizes …] each; data: their weights one after the other, as float16, first the low
+    bytes of all and then the high ones, gzipped, in base64.
     """
     layers, weights = [], []
-    if units is not None:
-        layers, weights = [["scale", len(units[0])]], [*units]
     try:
         _add(model, layers, weights)
     except NotImplementedError:
         return None
     flat = torch.cat([each.detach().cpu().flatten() for each in weights])
-    return {"layers": layers, "data": _as_text(flat.half().numpy().tobytes())}
+    halves = (flat.half().numpy().view(np.uint16) + 1) & 0xFFFE  # rounded to 9 bits of mantissa
+    low_then_high = halves.view(np.uint8).reshape(-1, 2).T.tobytes()  # that gzip makes a third less
+    return {"layers": layers, "data": _as_text(gzip.compress(low_then_high, mtime=0))}
 
 
 def _add(part: nn.Module, layers: list, weights: list[Tensor]) -> None:
