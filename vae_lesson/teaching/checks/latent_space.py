@@ -129,7 +129,7 @@ def _inside(widget: object, kind: type) -> list:
 
 def our_sliders(decode: Callable, z: Tensor, dimensions: list[int]) -> widgets.VBox:
     """Return z decoded above a slider for each dimension, from -3 to 3, that moves it."""
-    image = widgets.Image()
+    image = widgets.Image(width=224)
     ends = {"min": -3, "max": 3}
     ours = [widgets.FloatSlider(z[j].item(), description=f"z[{j}]", **ends) for j in dimensions]
 
