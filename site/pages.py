@@ -41,7 +41,7 @@ SCRIPT = script(
 )
 LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 HOME = "The VAE lesson"
-QUALITY = 55  # of a picture as WebP, where that is smaller: a quarter of the bytes of most
+QUALITY = 50  # of a picture as WebP, where that is smaller: a quarter of the bytes of most
 LARGEST, LARGEST_SITE = 2_000_000, 15_000_000  # bytes of a page without weights, and of all
 # Browsers do not know these variants, but the letters themselves.
 LETTERS = {
