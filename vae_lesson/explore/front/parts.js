@@ -195,9 +195,9 @@ export function normal() {
   return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 }
 
-// A random one of n, but not the last one.
+// A random one of n, but not the last one if there are others.
 export function another(n, last) {
-  if (last === undefined) return Math.floor(Math.random() * n);
+  if (last === undefined || n < 2) return Math.floor(Math.random() * n);
   const i = Math.floor(Math.random() * (n - 1));
   return i < last ? i : i + 1;
 }
