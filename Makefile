@@ -34,7 +34,7 @@ test: check
 test-oldest:
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -r requirements.txt ipykernel==6.17.1 \
-	  $$($(PYTHON) tests/environment.py oldest)
+	  $$($(PYTHON) tools/environment.py oldest)
 	.venv-oldest/bin/python -m pytest tests -m "not lessons" -n 2
 	.venv-oldest/bin/python -m pytest $(wordlist 1,3,$(LESSONS))
 
@@ -59,15 +59,15 @@ run: $(READY)
 
 # Run the committed lessons in place and clean them.
 refresh: $(READY)
-	$(BIN)/python tests/refresh.py $(LESSONS)
+	$(BIN)/python tools/refresh.py $(LESSONS)
 
 # Run the lessons and make them static pages, in results/site/. PAGES=only: of the last such run.
 site: $(READY)
-	PYTHONPATH=tests $(BIN)/python site/pages.py $(PAGES)
+	PYTHONPATH=tools $(BIN)/python site/pages.py $(PAGES)
 
 # Timings beside what they are compared with; run nothing else meanwhile. PARTS=training: only that.
 bench: $(READY)
-	PYTHONPATH=site $(BIN)/python tests/benchmark.py $(PARTS)
+	PYTHONPATH=site:tests $(BIN)/python tools/benchmark.py $(PARTS)
 
 # The environment belongs to this folder and to a Python that is new enough, else it is made anew; and
 # what is installed and sufficient is enough, so that no network is needed for it.
@@ -80,5 +80,5 @@ $(READY): requirements.txt pyproject.toml $(if $(filter $(CURDIR),$(shell cat $(
 	  $(PYTHON) -m venv --clear .venv || \
 	    { echo "python -m venv failed (on Debian or Ubuntu: apt install python3-venv)"; exit 1; }; \
 	fi
-	@$(BIN)/python tests/environment.py || $(BIN)/python -m pip install --quiet -r requirements.txt
+	@$(BIN)/python tools/environment.py || $(BIN)/python -m pip install --quiet -r requirements.txt
 	@echo "$(CURDIR)" > $(READY)

@@ -18,7 +18,7 @@ from html import escape, unescape
 from pathlib import Path
 
 import nbformat
-from address import colab, kaggle  # the Makefile puts tests/ on the path
+from address import colab, kaggle  # the Makefile puts tools/ on the path
 from jinja2 import Environment, FileSystemLoader
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from tiny import coloured_folder
 
+from vae_lesson import __main__ as command
 from vae_lesson import data, evaluate, losses, sources, train
 from vae_lesson.likelihood import importance, pixels
 from vae_lesson.models import VAE
-from vae_lesson.running import command, saving
+from vae_lesson.running import saving
 from vae_lesson.running.run import History
 
 COLUMNS = ["recon", "kl", "test_recon", "test_kl", "seconds"]

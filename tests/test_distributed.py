@@ -127,7 +127,7 @@ import numpy as np
 import torch
 
 from vae_lesson import data, losses, sources, train
-from vae_lesson.running import command
+from vae_lesson import __main__ as command
 
 folder, marker = Path(sys.argv[1]), sys.argv[2]
 rank = int(os.environ["RANK"])

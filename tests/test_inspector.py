@@ -28,11 +28,11 @@ from vaes import HEALTHY as FOREIGN_HEALTHY
 
 from vae_lesson import losses, train
 from vae_lesson.clinic import broken, inspect_loss, inspector
-from vae_lesson.clinic.collapse import AutoregressiveVAE
 from vae_lesson.clinic.findings import FAULTS, Finding
 from vae_lesson.clinic.inspector import inspect_vae
 from vae_lesson.data import to_float
 from vae_lesson.likelihood import linear
+from vae_lesson.likelihood.autoregressive import AutoregressiveVAE
 from vae_lesson.likelihood.pixels import gaussian_nll
 from vae_lesson.models import NETWORKS, VAE
 from vae_lesson.sources import load_images

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vae_lesson import latent
+from vae_lesson import latent, measures
 
 
 def normal(*shape, seed=0):
@@ -185,7 +185,7 @@ def stroke(width, lean=0.0, top=3, bottom=25, side=28):
     return image
 
 
-MEASURES = [latent.thickness, latent.slant, latent.bar]
+MEASURES = [measures.thickness, measures.slant, measures.bar]
 
 
 def test_the_drawn_strokes_are_what_they_should_be():
@@ -196,17 +196,17 @@ def test_the_drawn_strokes_are_what_they_should_be():
 
 @pytest.mark.parametrize("width", [2, 3, 4, 5])
 def test_thickness_of_an_upright_bar(width):
-    found = latent.thickness(stroke(width)[None]).item()
+    found = measures.thickness(stroke(width)[None]).item()
     assert found == pytest.approx(width, rel=0.2)
 
 
 def test_thickness_orders_widths_and_does_not_depend_on_place_or_ink():
     strokes = torch.stack([stroke(width) for width in (2, 2.5, 3, 4, 5)])
-    thickness = latent.thickness(strokes)
+    thickness = measures.thickness(strokes)
     assert (thickness.diff() > 0.2).all()
-    torch.testing.assert_close(latent.thickness(strokes.roll(4, dims=2)), thickness)
-    torch.testing.assert_close(latent.thickness(strokes.transpose(1, 2)), thickness)
-    torch.testing.assert_close(latent.thickness(0.5 * strokes), thickness, rtol=1e-3, atol=0)
+    torch.testing.assert_close(measures.thickness(strokes.roll(4, dims=2)), thickness)
+    torch.testing.assert_close(measures.thickness(strokes.transpose(1, 2)), thickness)
+    torch.testing.assert_close(measures.thickness(0.5 * strokes), thickness, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("degrees", [-35, -20, -5, 0, 5, 20, 35])
@@ -214,7 +214,7 @@ def test_slant_of_a_leaning_bar(degrees):
     images = torch.stack(
         [stroke(3.0, lean=degrees), stroke(1.5, lean=degrees).roll((1, -2), (0, 1))]
     )
-    assert latent.slant(images).tolist() == pytest.approx([degrees, degrees], abs=2)
+    assert measures.slant(images).tolist() == pytest.approx([degrees, degrees], abs=2)
 
 
 def seven(with_bar, boldness=2):
@@ -229,14 +229,14 @@ def seven(with_bar, boldness=2):
 
 
 def test_bar_sees_the_bar_of_a_seven():
-    without, with_bar = latent.bar(torch.stack([seven(False), seven(True)])).tolist()
+    without, with_bar = measures.bar(torch.stack([seven(False), seven(True)])).tolist()
     assert without == pytest.approx(0, abs=0.5)
     assert with_bar == pytest.approx(10 - 2, abs=0.5)  # its ten pixels, less the stem's two
     foot = seven(False)
     foot[22:24, 5:20] = 1
-    assert latent.bar(foot[None]).item() == pytest.approx(0, abs=0.5)  # too low for a bar
+    assert measures.bar(foot[None]).item() == pytest.approx(0, abs=0.5)  # too low for a bar
     # With top and bar of five rows each, half of the figure's rows are no stem.
-    assert latent.bar(seven(True, boldness=5)[None]).item() == pytest.approx(8, abs=0.5)
+    assert measures.bar(seven(True, boldness=5)[None]).item() == pytest.approx(8, abs=0.5)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -260,7 +260,7 @@ def test_measures_refuse_images_in_colour(measure):
             measure(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("measure", [latent.thickness, latent.bar])
+@pytest.mark.parametrize("measure", [measures.thickness, measures.bar])
 def test_measures_refuse_uint8_images(measure):
     with pytest.raises(ValueError, match="float"):
         measure((255 * stroke(3)[None]).byte())

@@ -8,8 +8,8 @@ import torch
 from torch.distributions import Normal
 
 from vae_lesson import evaluate, losses, train
-from vae_lesson.clinic.collapse import AutoregressiveVAE
 from vae_lesson.likelihood import importance, pixels
+from vae_lesson.likelihood.autoregressive import AutoregressiveVAE
 from vae_lesson.models import VAE
 
 N_PIXELS = 6

@@ -19,7 +19,7 @@ case "$*" in
   "-m venv --clear .venv")
     rm -rf .venv && mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp "$0" .venv/bin/jupyter
     echo "VIRTUAL_ENV='$PWD/.venv'" > .venv/bin/activate ;;
-  "tests/environment.py") [ -e sufficient ] ;;
+  "tools/environment.py") [ -e sufficient ] ;;
   "-m vae_lesson.teaching.copies") [ ! -e broken ] && echo "$PWD/my own/01.ipynb" ;;
   *version_info*) [ ! -e .venv/old ] || [ "$0" != .venv/bin/python ] ;;
 esac

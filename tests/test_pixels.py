@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import ContinuousBernoulli, Normal
 
-from vae_lesson import losses
+from vae_lesson import losses, measures
 from vae_lesson.likelihood import pixels
 
 
@@ -202,20 +202,20 @@ def test_sharpness_falls_with_blur_and_reads_both_kinds_of_images():
     generator = torch.Generator().manual_seed(0)
     images = (torch.rand((5, 12, 12), generator=generator) * 255).byte()
     blurred = torch.nn.functional.avg_pool2d(images[:, None].float() / 255, 3, 1, 1)
-    assert pixels.sharpness(blurred) < 0.2 * pixels.sharpness(images)
-    assert pixels.sharpness(images) == pytest.approx(pixels.sharpness(images / 255))
+    assert measures.sharpness(blurred) < 0.2 * measures.sharpness(images)
+    assert measures.sharpness(images) == pytest.approx(measures.sharpness(images / 255))
     # A ramp has no edges; a checkerboard of 0 and 1 has -4 and +4 everywhere, variance 16.
     ramp = torch.linspace(0, 1, 12).expand(1, 12, 12)
-    assert pixels.sharpness(ramp) == pytest.approx(0, abs=1e-8)
+    assert measures.sharpness(ramp) == pytest.approx(0, abs=1e-8)
     board = (torch.arange(12)[:, None] + torch.arange(12)) % 2.0
-    assert pixels.sharpness(board[None]) == pytest.approx(16, rel=0.02)
+    assert measures.sharpness(board[None]) == pytest.approx(16, rel=0.02)
 
 
 def test_sharpness_in_colour_is_the_mean_over_the_channels():
     images = torch.rand((4, 3, 7, 7), generator=torch.Generator().manual_seed(0))
-    channels = [pixels.sharpness(images[:, i]) for i in range(3)]
-    assert pixels.sharpness(images) == pytest.approx(sum(channels) / 3)
-    assert pixels.sharpness(images.flatten(1)) == pixels.sharpness(images)
+    channels = [measures.sharpness(images[:, i]) for i in range(3)]
+    assert measures.sharpness(images) == pytest.approx(sum(channels) / 3)
+    assert measures.sharpness(images.flatten(1)) == measures.sharpness(images)
 
 
 @pytest.mark.parametrize(
@@ -223,4 +223,4 @@ def test_sharpness_in_colour_is_the_mean_over_the_channels():
 )
 def test_sharpness_of_what_has_no_inner_pixel_is_refused(shape, says):
     with pytest.raises(ValueError, match=says):
-        pixels.sharpness(torch.zeros(shape))
+        measures.sharpness(torch.zeros(shape))

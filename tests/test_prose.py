@@ -40,17 +40,17 @@ GIVEN = {
         "digits that agree: the table has 8e-14": "12",
         "where float32 ends": "−100",
         "the default batch size": "128",
-        "a longer training, by tests/claims.py samples": "110.8 107.1 105.8 116.4 117.1 127.4",
-        "a longer training, by tests/claims.py paper": "35 90.9 300 87.9 87.4 0.8",
+        "a longer training, by tools/claims.py samples": "110.8 107.1 105.8 116.4 117.1 127.4",
+        "a longer training, by tools/claims.py paper": "35 90.9 300 87.9 87.4 0.8",
     },
     "06": {
         "an example: a grey of 0.3": "0.3 30%",
         "the root of ½": "0.71",
         "95.2 + 4 · 9.89": "134.8",
-        "longer trainings, by tests/claims.py prices": "96.8 103.0 0.005",
-        "longer trainings, by tests/claims.py cures": "15 60 116.7 116.4 117.2 113.3 113.0 113.9"
+        "longer trainings, by tools/claims.py prices": "96.8 103.0 0.005",
+        "longer trainings, by tools/claims.py cures": "15 60 116.7 116.4 117.2 113.3 113.0 113.9"
         " 114.3 113.7 114.8 106.5 105.8 107.5 102.4 102.2 102.5 102.6 102.8 17.5 22.0 131.9",
-        "longer trainings, by tests/claims.py sprites": "0.023 0.033 0.031 0.014 0.052 0.034 0.060"
+        "longer trainings, by tools/claims.py sprites": "0.023 0.033 0.031 0.014 0.052 0.034 0.060"
         " 0.037 0.065 0.049 0.013 0.140 0.114 0.192 0.094 0.45 0.43",
         "Locatello et al. 2019": "12,000",
     },
@@ -64,13 +64,13 @@ GIVEN = {
         "chance: the most frequent label's share": "11%",
         "the logarithm of ten": "2.3",
         "0.972 in the table of section 1": "97%",
-        "longer trainings, by tests/claims.py labels": "97.2 90.2% 89.8% 90.9% 12.0 19% 60%"
+        "longer trainings, by tools/claims.py labels": "97.2 90.2% 89.8% 90.9% 12.0 19% 60%"
         " 16.1% 17.1% 16.9% 104.5 76.5%",
     },
     "09": {
         "this lesson with seeds 1 and 2": "2.73 2.44 3.34 3.41 2.99 3.62 0.26 0.22 8.01 3.58"
         " 8.36 3.82 11.1 2.49 9.52 11.7 2.59 10.8",
-        "longer trainings, by tests/claims.py cells": "8.3 7.0 9.4 3.9 3.3 4.3 11.1 9.9 12.3 3.8"
+        "longer trainings, by tools/claims.py cells": "8.3 7.0 9.4 3.9 3.3 4.3 11.1 9.9 12.3 3.8"
         " 3.1 4.7 1.9 1.8 12.0 9.1 15.1 14.9 60",
         "Stable Diffusion's public settings": "512 786,432 16,384 64 0.000001 5.49 860 123 7.5"
         " 0.18215 0.13025",
@@ -86,15 +86,15 @@ GIVEN = {
         "the VAE's draws, lesson 02": "25",
         "lesson 06, at β = 0.1": "68.2 48.9",
         "entries that begin smaller, measured once": "10 100 13 27 74.2 73.0",
-        "longer trainings, by tests/claims.py codes": "79.1 27.9 107.0 106.7 107.2 9.0 68.9 41.5"
+        "longer trainings, by tools/claims.py codes": "79.1 27.9 107.0 106.7 107.2 9.0 68.9 41.5"
         " 110.4 109.8 111.1 7.2 63.8 54.6 118.4 114.5 123.5 7.1 57.7 74.4 132.1 131.7 133.0 7.8 256"
         " 55.3 102.0 157.3 8.8 156 201 50.2 47.9 46.8",
-        "longer trainings, by tests/claims.py writers": "1.6 2.0 14.6 16.8 5.8 7.5 75.0 74.8 74.0%"
+        "longer trainings, by tools/claims.py writers": "1.6 2.0 14.6 16.8 5.8 7.5 75.0 74.8 74.0%"
         " 78.6 77.3 79.6% 2.5 5.6 20,000",
         "the decoder's reach": "18",
     },
     "11": {
-        "longer trainings, by tests/claims.py choices": "6.24 6.01 6.03 200 0.32 0.38 0.02",
+        "longer trainings, by tools/claims.py choices": "6.24 6.01 6.03 200 0.32 0.38 0.02",
         "the KL, rounded": "61",
         "units of the solution's network": "200",
         "a pass at a larger side, and a hundred of them": "64 42 70",

@@ -4,10 +4,9 @@ import itertools
 import math
 
 import pytest
+import sprites
 import torch
-
-from vae_lesson.clinic import sprites
-from vae_lesson.clinic.sprites import ANGLES, AREAS, PLACES, SHAPES, Sprites, make_sprites
+from sprites import ANGLES, AREAS, PLACES, SHAPES, Sprites, make_sprites
 
 SPRITES = make_sprites()
 ENTROPY = torch.tensor(Sprites.counts).log()  # every value is as frequent as the others

@@ -66,6 +66,18 @@ def kl_standard_normal(mu: Tensor, log_var: Tensor) -> Tensor:
     return kl_per_dimension(mu, log_var).sum(dim=1)
 
 
+def free_bits(kl_j: Tensor, least: float) -> Tensor:
+    """Return sum_j max(least, mean over the batch of KL_j): up to `least` nats a dimension is free.
+
+    A dimension under the limit is not pushed further towards the prior: a cure for collapse.
+
+    Shapes: kl_j `(B, latent_size)` (see `kl_per_dimension`) -> `(B,)`, the same for every image.
+    Units: nats per image.
+    Source: Kingma et al. 2016, eq. 15.
+    """
+    return kl_j.mean(dim=0).clamp_min(least).sum().expand(len(kl_j))
+
+
 def neg_elbo(recon: Tensor, kl: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     """Return what a VAE minimises, recon + beta · kl; with beta = 1 it bounds -log p(x) from above.
 

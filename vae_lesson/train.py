@@ -1,4 +1,4 @@
-"""One plain training loop, `fit`. `python -m vae_lesson.train --help` runs it from the shell."""
+"""One plain training loop, `fit`. `python -m vae_lesson --help` runs it from the shell."""
 
 import functools
 import math
@@ -202,9 +202,3 @@ def as_images(name: str, given, model: nn.Module) -> Tensor:
             f"{name} have {got} values, this model takes {wanted}: make one with shape=images.shape"
         )
     return given
-
-
-if __name__ == "__main__":
-    from vae_lesson.running.command import main
-
-    main(fit, settings_of)

@@ -166,7 +166,7 @@ def _draw(mu: Tensor, log_var: Tensor, n_samples: int, generator) -> Tensor:
 def _recon(model: VAE, z: Tensor, x: Tensor, nll: Nll) -> Tensor:
     """Return nll of every sample: z (K, B, L), x (B, ...) -> (K, B)."""
     output = model.decode(z.flatten(0, 1))
-    # A decoder that also sees the image (clinic.collapse.AutoregressiveVAE) has a context.
+    # A decoder that also sees the image (clinic.AutoregressiveVAE) has a context.
     if hasattr(model, "context"):
         output = output + model.context(x).repeat(len(z), 1)
     every = x.flatten(1).expand(len(z), -1, -1).reshape(output.shape)

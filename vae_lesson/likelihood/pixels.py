@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vae_lesson.arguments import check_same_shape
-from vae_lesson.data import square_shape, to_float
 from vae_lesson.losses import bernoulli_nll, per_image
 
 
@@ -102,22 +101,6 @@ def fitted_logistic_nll(x_logits: Tensor, x: Tensor) -> Tensor:
     """
     x_mean = torch.sigmoid(x_logits)
     return discretised_logistic_nll(x_mean, x, fitted_log_scale(x_mean, x))
-
-
-def sharpness(images: Tensor) -> float:
-    """Return the mean variance of the images' Laplacian, high where it changes within a pixel.
-
-    Compare it with that of real images only: noise is sharp too. Images square, uint8 or in [0, 1];
-    of those in colour the mean over the channels.
-    Source: a usual measure of focus, Pech-Pacheco et al. 2000.
-    """
-    x = to_float(images) if images.dtype == torch.uint8 else images.flatten(1)
-    _, side, _ = square_shape(x.shape[1])
-    if side < 3:
-        raise ValueError(f"images must be 3×3 or more, got {side}×{side}")
-    kernel = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], device=x.device, dtype=x.dtype)
-    edges = F.conv2d(x.view(-1, 1, side, side), kernel[None, None])
-    return edges.flatten(1).var(dim=1).mean().item()
 
 
 def _fitted(name: str, value: Tensor | float, x: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def load_images(
             raise ValueError("root is where downloads lie: leave it out with your own pictures")
         choices = {"side": side, "colour": colour, "seed": seed, "device": device}
         if folder is None:
-            from vae_lesson.sources.given import given_images
+            from vae_lesson.sources.in_memory import given_images
 
             return given_images(name, **choices)
         from vae_lesson.sources.folder import folder_images

@@ -1,4 +1,4 @@
-"""The headless trainer: `python -m vae_lesson.train --help`, alone or under torchrun."""
+"""The headless trainer: `python -m vae_lesson --help`, alone or under torchrun."""
 
 import argparse
 import contextlib
@@ -39,9 +39,9 @@ ARGUMENTS = {
 def parser(fit: Callable) -> argparse.ArgumentParser:
     """Return the command's options."""
     parser = argparse.ArgumentParser(
-        prog="python -m vae_lesson.train",
+        prog="python -m vae_lesson",
         description="Train a VAE and leave the model, its history and 64 new images in a folder.",
-        epilog="In several processes: torchrun --nproc-per-node=N -m vae_lesson.train ...",
+        epilog="In several processes: torchrun --nproc-per-node=N -m vae_lesson ...",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

@@ -1,7 +1,7 @@
 """Say, by the exit code, whether this Python has what pyproject.toml asks for and this folder's
 package, so that nothing need be installed and no network is needed. The Makefile asks.
 
-`python tests/environment.py oldest` prints the lowest versions that it allows, for pip.
+`python tools/environment.py oldest` prints the lowest versions that it allows, for pip.
 """
 
 import sys

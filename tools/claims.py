@@ -1,6 +1,6 @@
 """The numbers that lessons quote from trainings too long for a lesson, measured again.
 
-    python tests/claims.py [cures] [prices] [sprites] [samples] [paper] [labels] [cells] [codes]
+    python tools/claims.py [cures] [prices] [sprites] [samples] [paper] [labels] [cells] [codes]
         [writers] [choices]
 
 Without a name all of them, over two hours on two cores; run nothing else meanwhile.
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
+from sprites import make_sprites, mutual_information_gap
 from torch import Tensor, nn
 
 from vae_lesson import evaluate, generation, losses, train
-from vae_lesson.clinic import collapse
-from vae_lesson.clinic.sprites import make_sprites, mutual_information_gap
 from vae_lesson.data import to_float
 from vae_lesson.likelihood import importance, pixels
+from vae_lesson.likelihood.autoregressive import AutoregressiveVAE
 from vae_lesson.models import VAE, reparameterize
 from vae_lesson.priors import discrete, flow, spatial
 from vae_lesson.priors.conditional import ConditionalVAE, conditional_terms, labelled, one_hot
@@ -39,7 +39,7 @@ def cycles(progress: float) -> float:
 
 def free_bits(model: VAE, x: Tensor, generator: torch.Generator | None = None):
     x_logits, mu, log_var = model(x, generator=generator)
-    kl = collapse.free_bits(losses.kl_per_dimension(mu, log_var), least=0.5)
+    kl = losses.free_bits(losses.kl_per_dimension(mu, log_var), least=0.5)
     return losses.bernoulli_nll(x_logits, x), kl
 
 
@@ -77,7 +77,7 @@ def prices(images) -> Iterator:
     how = {"none": {"beta": 4.0}, "warm-up": {"beta": lambda t: 4 * warm_up(t)}}
     how |= {"cycles": {"beta": lambda t: 4 * cycles(t)}}
     how |= {"free bits": {"beta": 4.0, "terms": free_bits}, "β = 1": {"beta": 1.0}}
-    for kind in (VAE, collapse.AutoregressiveVAE):
+    for kind in (VAE, AutoregressiveVAE):
         for name, options in how.items():
             for seed in SEEDS:
                 found = on_tosses(kind, part, images.test, seed, epochs=10, **options)

@@ -1,22 +1,10 @@
-"""Collapse: a decoder strong enough to do without z, and the free bits that keep z in use."""
+"""A decoder strong enough to do without z: each pixel also sees those before it (lesson 06)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vae_lesson.models import VAE
-
-
-def free_bits(kl_j: Tensor, least: float) -> Tensor:
-    """Return sum_j max(least, mean over the batch of KL_j): up to `least` nats a dimension is free.
-
-    A dimension under the limit is not pushed further towards the prior: a cure for collapse.
-
-    Shapes: kl_j `(B, latent_size)` (see `kl_per_dimension`) -> `(B,)`, the same for every image.
-    Units: nats per image.
-    Source: Kingma et al. 2016, eq. 15.
-    """
-    return kl_j.mean(dim=0).clamp_min(least).sum().expand(len(kl_j))
 
 
 class AutoregressiveVAE(VAE):

@@ -1,4 +1,4 @@
-"""Run lessons in place and clean them: `python tests/refresh.py notebooks/*.ipynb`.
+"""Run lessons in place and clean them: `python tools/refresh.py notebooks/*.ipynb`.
 
 What is committed keeps its outputs (GitHub shows them), and nothing that is dead without a kernel
 or belongs to one machine: see `cleaned`.

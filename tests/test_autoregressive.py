@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from vae_lesson.clinic import collapse
+from vae_lesson import losses
+from vae_lesson.likelihood.autoregressive import AutoregressiveVAE
 from vae_lesson.models import VAE
 
 
@@ -17,11 +18,11 @@ def rand(*shape):
 
 def test_free_bits_counts_a_dimension_under_the_limit_as_the_limit():
     kl_j = torch.tensor([[0.1, 2.0, 0.0], [0.3, 4.0, 0.0]], requires_grad=True)
-    kl = collapse.free_bits(kl_j, 0.5)
+    kl = losses.free_bits(kl_j, 0.5)
     torch.testing.assert_close(kl, torch.tensor([0.5 + 3.0 + 0.5] * 2))
     kl.mean().backward()  # only the dimension over the limit is pushed
     assert kl_j.grad.tolist() == [[0, 0.5, 0], [0, 0.5, 0]]
-    torch.testing.assert_close(collapse.free_bits(kl_j, 0.0).sum(), kl_j.sum())
+    torch.testing.assert_close(losses.free_bits(kl_j, 0.0).sum(), kl_j.sum())
 
 
 # --- the strong decoder ---------------------------------------------------------------------------
@@ -30,14 +31,14 @@ def test_free_bits_counts_a_dimension_under_the_limit_as_the_limit():
 def strong(seed=0):
     """Make a small one whose context says something."""
     torch.manual_seed(seed)
-    model = collapse.AutoregressiveVAE(2, 8, (1, 4, 4), context_size=11)
+    model = AutoregressiveVAE(2, 8, (1, 4, 4), context_size=11)
     nn.init.normal_(model.from_context.weight)
     return model
 
 
 def test_a_fresh_strong_decoder_is_a_plain_vae():
     torch.manual_seed(0)
-    model = collapse.AutoregressiveVAE(2, 8, (1, 4, 4))
+    model = AutoregressiveVAE(2, 8, (1, 4, 4))
     x, eps = rand(3, 16), torch.zeros(3, 2)
     torch.testing.assert_close(model(x, eps)[0], VAE.forward(model, x, eps)[0])
 
@@ -51,7 +52,7 @@ def test_each_pixel_sees_those_before_it_and_no_other():
 
 def test_its_probabilities_of_all_images_add_up_to_1():
     torch.manual_seed(0)
-    model = collapse.AutoregressiveVAE(2, 8, (1, 3, 3), context_size=5)
+    model = AutoregressiveVAE(2, 8, (1, 3, 3), context_size=5)
     nn.init.normal_(model.from_context.weight)
     every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 9)  # (512, 9)
     logits = model.decode(torch.ones(1, 2)) + model.context(every)

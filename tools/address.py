@@ -1,6 +1,6 @@
 """Write what depends on the course's address and version to where readers need it: the cell at the
 head of each lesson that fetches the package, the README's links, CITATION.cff. Both stand once, in
-pyproject.toml; after a change of either: `.venv/bin/python tests/address.py`.
+pyproject.toml; after a change of either: `.venv/bin/python tools/address.py`.
 """
 
 import re
