@@ -7,25 +7,23 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from vae_lesson import data, sources
 from vae_lesson.arguments import check_whole
-from vae_lesson.likelihood.importance import elbo_terms_with
 from vae_lesson.likelihood.pixels import fitted_logistic_nll
+from vae_lesson.losses import elbo_terms
 from vae_lesson.models import NETWORKS, VAE
-from vae_lesson.running import devices, processes, saving
-from vae_lesson.running.run import Diverged, History, say
+from vae_lesson.running import machine, processes, saving
+from vae_lesson.running.training import Diverged, History, say
+from vae_lesson.train import fit_fast, settings_of
 
-# The options that are arguments of `fit` or of `VAE`, whose defaults they have, and what they mean.
+# The options that are arguments of `fit_fast` or of `VAE`, whose defaults they have.
 ARGUMENTS = {
     "epochs": "passes over the training images",
     "batch_size": "images in a step, of all processes together",
-    "lr": "Adam's learning rate, or its peak",
     "schedule": "of the learning rate: constant or linear",
     "beta": "weight of the KL",
     "binarisation": f"of the pixels: {', '.join(data.BINARISATIONS)}",
@@ -34,9 +32,14 @@ ARGUMENTS = {
     "hidden_size": "units in the hidden layer",
     "network": f"of encoder and decoder: {', '.join(NETWORKS)}",
 }
+DEFAULTS = {
+    name: parameter.default
+    for call in (VAE, fit_fast)
+    for name, parameter in inspect.signature(call).parameters.items()
+}
 
 
-def parser(fit: Callable) -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     parser = argparse.ArgumentParser(
         prog="python -m vae_lesson",
@@ -45,16 +48,17 @@ def parser(fit: Callable) -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    known = {**inspect.signature(VAE).parameters, **inspect.signature(fit).parameters}
     for name, text in ARGUMENTS.items():
-        default = known[name].default
+        default = DEFAULTS[name]
         add(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
+    rates = "Adam's learning rate, or its peak: one, or the encoder's and the others'"
+    add("--lr", type=float, nargs="+", default=list(DEFAULTS["lr"]), help=rates)
     names = ", ".join(sources.NAMES)
     add("--data", default="mnist", help=f"a folder of pictures, or one of {names}")
     side = "pixels along a side of a folder's pictures (default: 32)"
     add("--side", type=int, default=argparse.SUPPRESS, help=side)
-    cold = "do not start from the mean image"
-    add("--cold-start", dest="warm_start", action="store_false", help=cold)
+    cold = "do not start from the mean image; networks of convolutions cannot"
+    add("--cold-start", dest="from_mean", action="store_false", help=cold)
     add("--device", default="auto", help="auto, cuda, mps or cpu")
     add("--name", default="trained", help="what the files' names begin with")
     out = "the folder to write to (default: $VAE_LESSON_RESULTS, else results/)"
@@ -68,14 +72,17 @@ def parser(fit: Callable) -> argparse.ArgumentParser:
     return parser
 
 
-def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = None) -> None:
-    """Train by `fit` as the options say.
+def main(arguments: list[str] | None = None) -> None:
+    """Train by `fit_fast` as the options say.
 
     Ends with exit code 2 and a message for a wrong option, 1 where the training fails, 130 where it
     is interrupted: then its checkpoint is left, and what finished trainings leave is not touched.
     """
-    options = parser(fit)
+    machine.prepare()
+    options = parser()
     chosen = options.parse_args(arguments)
+    chosen.lr = chosen.lr[0] if len(chosen.lr) == 1 else tuple(chosen.lr)
+    chosen.from_mean = chosen.from_mean and chosen.network in ("mlp", "deep")
     training = {name: getattr(chosen, name) for name in inspect.signature(settings_of).parameters}
     # torchrun starts every process anew when one of them dies: then going on is what is meant.
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
@@ -91,7 +98,7 @@ def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = Non
                 raise ValueError(f"--side is for your own pictures, and {chosen.data} has its own")
         if Path(chosen.name).name != chosen.name or not chosen.name.strip("."):
             raise ValueError(f"--name must be a plain name, got {chosen.name!r}")
-        device = devices.pick_device(chosen.device)
+        device = machine.pick_device(chosen.device)
         _model(chosen, (1, 28, 28))  # what cannot be made says so before anything is loaded
         if "out" in chosen:
             os.environ["VAE_LESSON_RESULTS"] = str(chosen.out.expanduser().absolute())
@@ -115,17 +122,17 @@ def main(fit: Callable, settings_of: Callable, arguments: list[str] | None = Non
             say(f"{images}{f' in {size} processes' if size > 1 else ''}")
             torch.manual_seed(chosen.seed)
             model = _model(chosen, images.shape)
-            terms = None
+            terms = elbo_terms
             if images.shape[0] == 3:
                 # Greys may pass for probabilities of black and white; colours are 256 levels.
                 if chosen.binarisation != "grey":
                     raise ValueError("--binarisation is of grey images: leave it out in colour")
-                terms = elbo_terms_with(fitted_logistic_nll)
+                terms = functools.partial(elbo_terms, nll=fitted_logistic_nll)
             if resume:
                 there = checkpoint.is_file()
                 name = checkpoint.name
                 say(f"Going on from {name}." if there else f"No {name}: from the start.")
-            history = fit(model, images.train, terms=terms, test_images=images.test, **training)
+            history = fit_fast(model, images.train, terms=terms, test=images.test, **training)
             if history.stopped is not None:
                 options.exit(130)
             if rank == 0:
@@ -152,14 +159,14 @@ def _leave(model: VAE, images: data.Images, history: History, path: Path) -> Non
 
     files = [path.with_name(path.name + end) for end in (".pt", "_history.csv", "_generated.png")]
     saving.save_model(model, files[0], dataset=images.name, **history.settings)
-    with saving.whole(files[1]) as part:
+    with saving.written_whole(files[1]) as part:
         write_history(history, part)
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(history.settings["seed"])
     samples = model.sample(64, generator).view(-1, *images.shape)
-    with saving.whole(files[2]) as part:
+    with saving.written_whole(files[2]) as part:
         save_image(samples, part, nrow=8)
-    for epoch, (recon, kl) in enumerate(zip(history.test_recon, history.test_kl), 1):
+    for epoch, (recon, kl) in enumerate(zip(history.test["recon"], history.test["kl"]), 1):
         say(f"epoch {epoch}: test recon {recon:.2f} + KL {kl:.2f} = −ELBO {recon + kl:.2f} nats")
     for seconds in history.seconds[-1:]:
         size = processes.world()[1]
@@ -170,8 +177,13 @@ def _leave(model: VAE, images: data.Images, history: History, path: Path) -> Non
 
 def write_history(history: History, path: Path) -> None:
     """Write the history as CSV, a row an epoch under a header."""
-    columns = {k: v for k, v in asdict(history).items() if k not in ("stopped", "settings")}
+    columns = history.train | {f"test_{name}": values for name, values in history.test.items()}
+    columns |= {"seconds": history.seconds}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", *columns])
         writer.writerows([i, *row] for i, row in enumerate(zip(*columns.values()), 1))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ Where they come from is the business of `sources`.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,6 +88,51 @@ def to_float(
     return (x > 0.5).float() if binarisation == "threshold" else x
 
 
+def as_inputs(
+    tensors, binarisation: str = "grey", generator: torch.Generator | None = None
+) -> list[Tensor]:
+    """Return what `terms` get of a batch: of uint8 pixels floats, `to_float`; all else as it is."""
+    return [
+        to_float(tensor, binarisation, generator) if tensor.dtype == torch.uint8 else tensor
+        for tensor in tensors
+    ]
+
+
+def as_tensors(model, given, name: str = "images") -> list[Tensor]:
+    """Return tensors of equal length, of which uint8 ones are images for this model; ValueError
+    for what is none, and says what to give. One tensor alone need not be in a tuple."""
+    tensors = []
+    for part in given if isinstance(given, tuple) else (given,):
+        if isinstance(part, np.ndarray) or (isinstance(part, list) and part):
+            part = torch.as_tensor(np.stack(part))
+        if not isinstance(part, Tensor):
+            raise ValueError(
+                f"{name} must be one tensor or array of uint8 images (N, ...), such as "
+                f"load_images().train, got {type(part).__name__}"
+            )
+        if part.is_floating_point() or part.ndim == 0 or len(part) == 0:
+            hint = ": use (255 * x).round().byte()" if part.is_floating_point() else ""
+            raise ValueError(
+                f"{name} must be at least one uint8 image, got {tuple(part.shape)} of "
+                f"{part.dtype}{hint}"
+            )
+        wanted = getattr(model, "input_size", None)
+        if part.dtype == torch.uint8 and wanted not in (None, part[0].numel()):
+            raise ValueError(
+                f"{name} have {part[0].numel()} values, this model takes {wanted}: make one with "
+                "shape=images.shape"
+            )
+        tensors.append(part)
+    if len({len(part) for part in tensors}) > 1:
+        raise ValueError(f"{name} and what goes with them differ in number: {[*map(len, tensors)]}")
+    return tensors
+
+
+def rows_at_once(images: Tensor) -> int:
+    """Return how many of them to measure at once: 1,000, fewer of images larger than MNIST's."""
+    return min(1000, max(1, 784_000 // images[0].numel()))
+
+
 def batches(
     images: Tensor,
     batch_size: int | None = None,
@@ -96,8 +142,7 @@ def batches(
 ):
     """Yield the images in their order, as float batches `(B, pixels)` on `device`, by default their
     own; the last may be smaller. By default 1,000, and fewer of images larger than MNIST's."""
-    batch_size = batch_size or min(1000, max(1, 784_000 // images[0].numel()))
-    for part in images.split(batch_size):
+    for part in images.split(batch_size or rows_at_once(images)):
         yield to_float(part.to(device or images.device), binarisation, generator)
 
 

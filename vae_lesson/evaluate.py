@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vae_lesson.data import batches, to_float
+from vae_lesson.data import as_inputs, batches, rows_at_once, to_float
 from vae_lesson.losses import Terms, default_terms, kl_per_dimension, squared_error
 from vae_lesson.models import VAE, reparameterize
 
@@ -49,14 +49,13 @@ def reconstruction_error(model: nn.Module, images: Tensor) -> float:
 
     For a VAE z = mu, without noise, so that it compares with an autoencoder or PCA.
     """
-    return mean_terms(model, images, _squared_error_from_code)[0]
 
+    def terms(model, x, generator):
+        code = model.encode(x)
+        z = code[0] if isinstance(model, VAE) else code
+        return {"squared error": squared_error(model.decode_mean(z), x)}
 
-def _squared_error_from_code(model, x, generator):
-    code = model.encode(x)
-    z = code[0] if isinstance(model, VAE) else code
-    error = squared_error(model.decode_mean(z), x)
-    return error, torch.zeros_like(error)
+    return means_of_terms(model, images, terms=terms)["squared error"]
 
 
 def pca_errors(pca, test: Tensor, sizes: list[int]) -> list[float]:
@@ -73,7 +72,7 @@ def pca_errors(pca, test: Tensor, sizes: list[int]) -> list[float]:
 
 
 class MeanTerms(NamedTuple):
-    """Means over images, in nats per image (but for an autoencoder); neg_elbo = recon + kl."""
+    """Means over images, in nats per image; neg_elbo = recon + kl."""
 
     recon: float
     kl: float
@@ -83,34 +82,42 @@ class MeanTerms(NamedTuple):
 @torch.no_grad()
 def terms_per_image(
     model: nn.Module,
-    images: Tensor,
+    *tensors: Tensor,
     terms: Terms | None = None,
     seed: int = 0,
     binarisation: str = "grey",
-) -> tuple[Tensor, Tensor]:
-    """Return recon and kl of each of `images` (uint8), each `(N,)`, with the noise of this seed."""
+) -> dict[str, Tensor]:
+    """Return each of the terms that `fit` would minimise, for every image: {name: `(N,)`}.
+
+    tensors: those of `fit`: uint8 images, and what goes with them. The noise is that of the seed.
+    """
     terms = terms or default_terms(model)
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    parts = batches(images, None, binarisation, generator, device)
-    recon, kl = zip(*(terms(model, x, generator) for x in parts))
-    return torch.cat(recon), torch.cat(kl)
+    found: dict[str, list[Tensor]] = {}
+    for parts in zip(*(tensor.split(rows_at_once(tensors[0])) for tensor in tensors)):
+        inputs = as_inputs([part.to(device) for part in parts], binarisation, generator)
+        for name, values in terms(model, *inputs, generator=generator).items():
+            found.setdefault(name, []).append(values)
+    return {name: torch.cat(values) for name, values in found.items()}
 
 
-def mean_terms(model, images, terms=None, seed=0, binarisation="grey") -> MeanTerms:
-    """Return the means of recon and kl over `images`, and their sum: see `terms_per_image`."""
-    recon, kl = (
-        part.mean().item() for part in terms_per_image(model, images, terms, seed, binarisation)
-    )
-    return MeanTerms(recon, kl, recon + kl)
+def means_of_terms(model: nn.Module, *tensors: Tensor, **options) -> dict[str, float]:
+    """Return the mean over the images of each of the `terms_per_image`."""
+    return {n: v.mean().item() for n, v in terms_per_image(model, *tensors, **options).items()}
+
+
+def mean_terms(model: nn.Module, *tensors: Tensor, **options) -> MeanTerms:
+    """Return the means over the images of a VAE's two terms, and their sum."""
+    means = means_of_terms(model, *tensors, **options)
+    return MeanTerms(means["recon"], means["kl"], means["recon"] + means["kl"])
 
 
 def neg_elbo_per_image(model: VAE, images: Tensor, n_samples: int = 1, seed: int = 0) -> Tensor:
     """Return the -ELBO of each image `(N,)`, in nats, as the mean over n_samples draws of z."""
     total = torch.zeros(len(images))
     for sample in range(n_samples):
-        recon, kl = terms_per_image(model, images, seed=seed + sample)
-        total += (recon + kl).cpu()
+        total += sum(terms_per_image(model, images, seed=seed + sample).values()).cpu()
     return total / n_samples
 
 

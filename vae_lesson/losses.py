@@ -78,30 +78,36 @@ def free_bits(kl_j: Tensor, least: float) -> Tensor:
     return kl_j.mean(dim=0).clamp_min(least).sum().expand(len(kl_j))
 
 
-def neg_elbo(recon: Tensor, kl: Tensor, beta: float | Tensor = 1.0) -> Tensor:
-    """Return what a VAE minimises, recon + beta · kl; with beta = 1 it bounds -log p(x) from above.
+def objective(terms: dict[str, Tensor], beta: float | Tensor = 1.0) -> Tensor:
+    """Return the sum of the terms, the one that is called kl weighed by beta.
 
-    Shapes: recon and kl `(B,)` -> `(B,)`. Units: nats per image.
+    Of {"recon": ..., "kl": ...} this is recon + beta · kl; with beta = 1 it is -ELBO, which bounds
+    -log p(x) from above.
+
+    Shapes: each term `(B,)` -> `(B,)`. Units: nats per image.
     Source: Kingma & Welling 2014, eq. 7; beta: Higgins et al. 2017, eq. 4.
     """
-    check_same_shape(recon=recon, kl=kl)
-    return recon + beta * kl
+    check_same_shape(**terms)
+    return sum(beta * value if name == "kl" else value for name, value in terms.items())
 
 
-# --- the two terms that a model is trained on -----------------------------------------------------
+# --- what a model is trained on -------------------------------------------------------------------
 
-# (model, x, generator) -> recon (B,), kl (B,)
-Terms = Callable[[nn.Module, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
+# (model, *batch, generator=...) -> {name: (B,)}
+Terms = Callable[..., dict[str, Tensor]]
 
 
-def elbo_terms(model: VAE, x: Tensor, generator: torch.Generator | None = None):
-    """Return the two terms of the ELBO for Bernoulli pixels, with one sample of z an image.
+def elbo_terms(
+    model: VAE, x: Tensor, generator: torch.Generator | None = None, nll: Callable = bernoulli_nll
+) -> dict[str, Tensor]:
+    """Return the two terms of the ELBO, with one sample of z an image.
 
-    recon = -log p(x|z) and kl = KL(q(z|x) ‖ N(0, I)), each `(B,)`, in nats per image.
+    recon = -log p(x|z), by nll(output, x) -> `(B,)`, and kl = KL(q(z|x) ‖ N(0, I)), in nats per
+    image. For another likelihood: `functools.partial(elbo_terms, nll=...)`.
     Source: Kingma & Welling 2014, eq. 10.
     """
-    x_logits, mu, log_var = outputs(model, x, generator)
-    return bernoulli_nll(x_logits, x), kl_standard_normal(mu, log_var)
+    output, mu, log_var = outputs(model, x, generator)
+    return {"recon": nll(output, x), "kl": kl_standard_normal(mu, log_var)}
 
 
 def outputs(model: nn.Module, x: Tensor, generator: torch.Generator | None = None):
@@ -121,21 +127,22 @@ def outputs(model: nn.Module, x: Tensor, generator: torch.Generator | None = Non
         ) from error
 
 
-def squared_error_terms(model: Autoencoder, x: Tensor, generator: torch.Generator | None = None):
-    """Return an autoencoder's squared error `(B,)`, and zeros: it has no second term."""
+def squared_error_terms(
+    model: Autoencoder, x: Tensor, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Return an autoencoder's squared error `(B,)`: it has no second term."""
     x_hat, _ = model(x)
-    recon = squared_error(x_hat, x)
-    return recon, torch.zeros_like(recon)
+    return {"squared error": squared_error(x_hat, x)}
 
 
 def default_terms(model: nn.Module) -> Terms:
-    """Return the terms that a model of this kind is trained on if nothing else is asked for."""
+    """Return what a model of this kind is trained on if nothing else is asked for."""
     if isinstance(model, VAE):
         return elbo_terms
     if isinstance(model, Autoencoder):
         return squared_error_terms
     raise ValueError(
         f"what a {type(model).__name__} is trained on is not known here: give terms, a function "
-        "(model, x, generator) -> recon, kl, each (B,); or, if it is a VAE of your own, train "
+        "(model, x, generator=...) -> {name: (B,)}; or, if it is a VAE of your own, train "
         "adapter.adapt(model, shape)"
     )

@@ -136,6 +136,10 @@ class VAE(EncoderDecoder):
         z = torch.randn((n, self.latent_size), generator=generator, device=device)
         return self.generate(z, generator)
 
+    def logits(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return the parameters of p(x|z), for images x: those of z alone. `(B, input_size)`."""
+        return self.decode(z)
+
     def generate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return an image of each code, here E[x|z]: `(B, latent_size)` -> `(B, input_size)`."""
         return self.decode_mean(z)

@@ -22,15 +22,11 @@ def patient(letter: str, **options) -> tuple[VAE, Callable]:
 
 
 def terms_of_loss(loss: Callable) -> Terms:
-    """Return a `terms` for `train.fit` that gives loss(output, x, mu, log_var) as recon, and kl 0.
-
-    So a loss that is not a sum of recon and kl can be trained too; the history's recon is the loss.
-    """
+    """Return a `terms` for `train.fit` that minimises loss(output, x, mu, log_var), `(B,)`."""
 
     def terms(model, x: Tensor, generator: torch.Generator | None = None):
         output, mu, log_var = outputs(model, x, generator)
-        value = loss(output, x, mu, log_var)
-        return value, torch.zeros_like(value)
+        return {"loss": loss(output, x, mu, log_var)}
 
     return terms
 

@@ -42,6 +42,10 @@ class AutoregressiveVAE(VAE):
         z_logits, mu, log_var = super().forward(x, eps, generator)
         return z_logits + self.context(x), mu, log_var
 
+    def logits(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return the logits of p(x_i | z, x_1 … x_{i-1}): `(B, latent_size)` -> `(B, D)`."""
+        return self.decode(z) + self.context(x)
+
     @torch.no_grad()
     def generate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw an image for each code, pixel by pixel: `(B, latent_size)` -> `(B, D)`, 0 or 1."""

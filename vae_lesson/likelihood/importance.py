@@ -1,4 +1,4 @@
-"""log p(x) by importance sampling: the estimate, and training on the bound.
+"""log p(x) by importance sampling.
 
 A decoder's output becomes a likelihood by `nll(output, x) -> (B,)`, by default
 `losses.bernoulli_nll`; the functions of `pixels` fit, or one of your own. Shapes that do not fit,
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vae_lesson.arguments import check_same_shape, check_whole
 from vae_lesson.data import batches
-from vae_lesson.losses import Terms, bernoulli_nll, kl_standard_normal, outputs
+from vae_lesson.losses import bernoulli_nll
 from vae_lesson.models import VAE, reparameterize
 
 Nll = Callable[[Tensor, Tensor], Tensor]
@@ -126,35 +126,6 @@ def log_likelihood(
         error = (bound.std() / len(bound) ** 0.5).item() if len(bound) > 1 else None
         estimates.append(LogLikelihood(k, bound.mean().item(), error, bound))
     return estimates
-
-
-def elbo_terms_with(nll: Nll) -> Terms:
-    """Return the terms of the ELBO for another likelihood of the pixels, for `train.fit`."""
-
-    def terms(model: nn.Module, x: Tensor, generator: torch.Generator | None = None):
-        output, mu, log_var = outputs(model, x, generator)
-        return nll(output, x), kl_standard_normal(mu, log_var)
-
-    return terms
-
-
-def importance_weighted_terms(n_samples: int) -> Terms:
-    """Return terms for `train.fit` whose sum is minus the importance-weighted bound (IWAE).
-
-    Pixels are Bernoulli. The second term is the KL as always, so that a history shows it; the first
-    is the rest of the sum. Only with beta = 1 is that the loss of the paper.
-    Source: Burda et al. 2016, section 3.
-    """
-    check_whole("n_samples", n_samples)
-
-    def terms(model: VAE, x: Tensor, generator: torch.Generator | None = None):
-        mu, log_var = model.encode(x)
-        z = _draw(mu, log_var, n_samples, generator)
-        log_w = log_weights(_recon(model, z, x, bernoulli_nll), z, mu, log_var)
-        bound, kl = importance_weighted_bound(log_w), kl_standard_normal(mu, log_var)
-        return -bound - kl, kl
-
-    return terms
 
 
 def _draw(mu: Tensor, log_var: Tensor, n_samples: int, generator) -> Tensor:

@@ -205,12 +205,12 @@ class LinearVAE(VAE):
 
 
 def exact_terms(model: LinearVAE, x: Tensor, generator: torch.Generator | None = None):
-    """Return E_q[-log p(x|z)] and KL(q(z|x) ‖ N(0, I)), `(B,)` each, in nats, as `elbo` does."""
+    """Return recon = E_q[-log p(x|z)] and kl = KL(q(z|x) ‖ N(0, I)) in nats, as `elbo` does."""
     mu, log_var = model.encode(x)
     at_mu = gaussian_nll(model.decode(mu), x.flatten(start_dim=1), model.noise_log_var)
     lengths = model.decoder.weight.square().sum(dim=0)  # |w_j|², (L,)
     of_noise = 0.5 * (log_var.exp() @ lengths) * torch.exp(-model.noise_log_var)
-    return at_mu + of_noise, kl_standard_normal(mu, log_var)
+    return {"recon": at_mu + of_noise, "kl": kl_standard_normal(mu, log_var)}
 
 
 @torch.no_grad()

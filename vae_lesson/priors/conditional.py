@@ -1,7 +1,4 @@
-"""A VAE that is told the label: q(z|x, y) and p(x|z, y). You choose the digit, z the rest of it.
-
-`fit` takes images and nothing else, so a label travels behind its image, as pixels of its own.
-"""
+"""A VAE that is told the label: q(z|x, y) and p(x|z, y). You choose the digit, z the rest of it."""
 
 import torch
 import torch.nn.functional as F
@@ -16,32 +13,19 @@ def one_hot(labels: Tensor, n_classes: int) -> Tensor:
     return F.one_hot(labels, n_classes).float()
 
 
-def labelled(images: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Return each image flat, with its label behind it: one white pixel of n_classes.
-
-    Shapes: uint8 `(N, ...)` and whole numbers `(N,)` -> uint8 `(N, pixels + n_classes)`.
-    Raises: ValueError if there is not one label an image, or one is not in 0 … n_classes - 1.
-    """
-    if labels.shape != (len(images),):
-        raise ValueError(f"{len(images)} images but labels of shape {tuple(labels.shape)}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < n_classes:
-        got = f"{labels.min()} to {labels.max()}"
-        raise ValueError(f"labels must be 0 to {n_classes - 1}, got {got}")
-    return torch.cat([images.flatten(1), 255 * F.one_hot(labels, n_classes).byte()], dim=1)
-
-
-def conditional_terms(model: nn.Module, x: Tensor, generator: torch.Generator | None = None):
+def conditional_terms(
+    model: nn.Module, x: Tensor, labels: Tensor, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
     """Return the two terms of a bound on -log p(x|y), with one sample of z an image.
 
     recon = -log p(x|z, y) and kl = KL(q(z|x, y) ‖ N(0, I)), each `(B,)`, in nats per image.
-    x holds images with their labels behind them, see `labelled`; model is a `ConditionalVAE`, or
-    what has its `n_classes`, `encode` and `decode`.
+    model is a `ConditionalVAE`, or what has its `n_classes`, `encode` and `decode`.
     Source: Sohn et al. 2015, section 4, with a prior that does not see the label.
     """
-    image, y = x[:, : -model.n_classes], x[:, -model.n_classes :]
-    mu, log_var = model.encode(image, y)
+    y = one_hot(labels, model.n_classes)
+    mu, log_var = model.encode(x, y)
     x_logits = model.decode(reparameterize(mu, log_var, generator=generator), y)
-    return bernoulli_nll(x_logits, image), kl_standard_normal(mu, log_var)
+    return {"recon": bernoulli_nll(x_logits, x), "kl": kl_standard_normal(mu, log_var)}
 
 
 class ConditionalVAE(nn.Module):
@@ -60,9 +44,9 @@ class ConditionalVAE(nn.Module):
     ) -> None:
         super().__init__()
         self.latent_size, self.n_classes = latent_size, n_classes
-        self.input_size = n_pixels + n_classes  # what `fit` gives it
+        self.input_size = n_pixels
         self.encoder, _ = networks(
-            latent_size, hidden_size, (1, 1, self.input_size), "mlp", heads=2
+            latent_size, hidden_size, (1, 1, n_pixels + n_classes), "mlp", heads=2
         )
         _, self.decoder = networks(
             latent_size + n_classes, hidden_size, (1, 1, n_pixels), "mlp", heads=1

@@ -1,8 +1,7 @@
 """Discrete codes: a vector-quantized VAE, and a prior over its tokens that is learned afterwards.
 
-An image becomes 7×7 tokens, each the number of one of K (`n_codes`) entries of a codebook. A set of
-images is uint8 `(N, 49)`, row by row, so K is at most 256. `train.fit` trains both models, by
-`vq_terms` and `token_terms`.
+An image becomes 7×7 tokens, each the number of one of K (`n_codes`) entries of a codebook: int64
+`(N, 49)`, row by row. `train.fit` trains both models, by `vq_terms` and `token_terms`.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from vae_lesson.arguments import check_one_of, check_over_0, check_whole
 from vae_lesson.data import batches
-from vae_lesson.losses import bernoulli_nll
+from vae_lesson.losses import bernoulli_nll, per_image
 from vae_lesson.priors.spatial import SIDE, spatial_networks
 
 N_TOKENS = SIDE * SIDE
@@ -27,12 +26,12 @@ def straight_through(z: Tensor, e: Tensor) -> Tensor:
     return z + (e - z).detach()
 
 
-def perplexity(numbers: Tensor, n_codes: int) -> float:
+def perplexity(tokens: Tensor, n_codes: int) -> float:
     """Return exp(-sum_k p_k log p_k), with p_k the share of entry k among all these tokens.
 
     It is K if all are used equally often, 1 if only one is. Of a data set: take all its tokens.
     """
-    p = torch.bincount(numbers.flatten().long(), minlength=n_codes) / numbers.numel()
+    p = torch.bincount(tokens.flatten(), minlength=n_codes) / tokens.numel()
     return torch.special.entr(p).sum().exp().item()
 
 
@@ -54,7 +53,7 @@ class VQVAE(nn.Module):
         revive: bool = True,
     ) -> None:
         super().__init__()
-        check_whole("n_codes", n_codes, 2, 256)
+        check_whole("n_codes", n_codes, 2)
         check_one_of("codebook", codebook, ("averages", "gradient"))
         self.n_codes, self.averages, self.revive = n_codes, codebook == "averages", revive
         self.encoder, self.decoder = spatial_networks(code_size)
@@ -62,7 +61,7 @@ class VQVAE(nn.Module):
         self.codebook = nn.Parameter(entries, requires_grad=not self.averages)
         self.register_buffer("use", torch.ones(n_codes))  # a moving average: choices in a batch
 
-    def numbers(self, z: Tensor) -> Tensor:
+    def nearest(self, z: Tensor) -> Tensor:
         """Return the number of the entry nearest to each cell: z -> tokens `(B, 49)`."""
         cells = z.flatten(2).transpose(1, 2)  # (B, 49, code_size)
         norms = self.codebook.square().sum(dim=1)
@@ -70,12 +69,12 @@ class VQVAE(nn.Module):
 
     def entries(self, tokens: Tensor) -> Tensor:
         """Return the entries with these numbers: `(B, 49)` -> `(B, code_size, 7, 7)`."""
-        return F.embedding(tokens.long(), self.codebook).mT.unflatten(2, (SIDE, SIDE))
+        return F.embedding(tokens, self.codebook).mT.unflatten(2, (SIDE, SIDE))
 
     @torch.no_grad()
     def tokens(self, images: Tensor) -> Tensor:
-        """Return the tokens of uint8 images, uint8 `(N, 49)`."""
-        return torch.cat([self.numbers(self.encoder(x)) for x in batches(images)]).byte()
+        """Return the tokens of uint8 images, `(N, 49)`."""
+        return torch.cat([self.nearest(self.encoder(x)) for x in batches(images)])
 
     @torch.no_grad()
     def decode_mean(self, tokens: Tensor) -> Tensor:
@@ -108,21 +107,22 @@ def vq_terms(
     x: Tensor,
     generator: torch.Generator | None = None,
     through: Callable[[Tensor, Tensor], Tensor] = straight_through,
-):
-    """Return -log p(x|e) in nats, and |z - e|² summed over cells and their numbers, `(B,)` each.
+    weight: float = 0.25,
+) -> dict[str, Tensor]:
+    """Return recon = -log p(x|e) in nats, and the commitment, weight · |z - e|², `(B,)` each.
 
-    The second is no KL and has no nats, though `fit` calls it kl: it keeps z near the codebook, and
-    a codebook that is trained by gradient near z. `beta` is its weight, 0.25 in the paper. What the
-    tokens cost is not in here: `token_terms`. In a training step the codebook moves too.
+    The second, summed over cells and their numbers, is no KL and has no nats: it keeps z near the
+    codebook, and a codebook that is trained by gradient near z. What the tokens cost is not in
+    here: `token_terms`. In a training step the codebook moves too.
     Source: van den Oord et al. 2017, eq. 3.
     """
     z = model.encoder(x)
-    tokens = model.numbers(z)
+    tokens = model.nearest(z)
     e = model.entries(tokens)
     recon = bernoulli_nll(model.decoder(through(z, e)), x)
     if torch.is_grad_enabled():
         model.update(z.detach(), tokens, generator)
-    return recon, (z - e).square().flatten(1).sum(dim=1)
+    return {"recon": recon, "commitment": weight * per_image((z - e).square())}
 
 
 def code_bound(recon: Tensor, logits: Tensor, tokens: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def code_bound(recon: Tensor, logits: Tensor, tokens: Tensor) -> Tensor:
     Shapes: recon = -log p(x|c) `(B,)`, a prior's logits `(B, T, K)`, tokens `(B, T)` -> `(B,)`.
     Units: nats per image.
     """
-    nll = F.cross_entropy(logits.transpose(1, 2), tokens.long(), reduction="none")
+    nll = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
     return recon + nll.sum(dim=1)
 
 
@@ -180,7 +180,7 @@ class TokenPrior(nn.Module):
         self, n_codes: int = 64, size: int = 64, n_classes: int = 0, every: bool = True
     ) -> None:
         super().__init__()
-        check_whole("n_codes", n_codes, 2, 256)
+        check_whole("n_codes", n_codes, 2)
         self.n_codes, self.n_classes = n_codes, n_classes
         self.before = nn.Embedding(n_codes + 1, size)  # the last stands for: there is none
         self.place = nn.Parameter(0.1 * torch.randn(N_TOKENS, size))
@@ -215,24 +215,20 @@ class TokenPrior(nn.Module):
         generator: torch.Generator | None = None,
         draw: Callable = draw_token,
     ) -> Tensor:
-        """Draw n times 49 tokens, one after the other: uint8 `(n, 49)`."""
+        """Draw n times 49 tokens, one after the other: `(n, 49)`."""
         check_over_0("temperature", temperature)
         drawn = [torch.full((n, 1), self.n_codes, device=self.place.device)]
         past = [[] for _ in self.blocks]
         for t in range(N_TOKENS):
             logits = self(drawn[-1], y, t, past)[:, 0]
             drawn.append(draw(logits, temperature, generator))
-        return torch.cat(drawn[1:], dim=1).byte()
+        return torch.cat(drawn[1:], dim=1)
 
 
-def token_terms(model: TokenPrior, x: Tensor, generator: torch.Generator | None = None):
-    """Return -log p(tokens) `(B,)`, in nats per image, and zeros.
-
-    x: uint8 tokens as `fit` passes images on, divided by 255, `(B, 49)`; for a prior with classes
-    with their labels behind them, see `conditional.labelled`.
-    """
-    tokens = (255 * x[:, :N_TOKENS]).round().long()  # exact for every uint8
-    y = x[:, N_TOKENS:] if model.n_classes else None
+def token_terms(
+    model: TokenPrior, tokens: Tensor, labels: Tensor | None = None, generator=None
+) -> dict[str, Tensor]:
+    """Return -log p(tokens), or with labels -log p(tokens | labels), `(B,)`, in nats per image."""
+    y = None if labels is None else F.one_hot(labels, model.n_classes).float()
     before = F.pad(tokens[:, :-1], (1, 0), value=model.n_codes)
-    none = torch.zeros_like(x[:, 0])
-    return code_bound(none, model(before, y), tokens), none
+    return {"tokens": code_bound(0.0, model(before, y), tokens)}

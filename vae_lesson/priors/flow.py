@@ -7,6 +7,7 @@ for none. Every velocity here is a function v(z, t) of codes and times to `(B, l
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vae_lesson.latent import lerp
@@ -47,22 +48,20 @@ def matching_loss(velocity: Velocity, z1: Tensor, z0: Tensor, t: Tensor) -> Tens
     return squared_error(velocity(lerp(z0, z1, t), t), z1 - z0)
 
 
-def flow_terms(encode: Callable, n_classes: int = 0, dropped: float = 0.1):
+def flow_terms(encode: Callable, dropped: float = 0.1):
     """Return the terms by which `fit` trains a `VelocityField` on the codes encode(x, generator).
 
-    n_classes: so many pixels behind each image are its label (see `conditional.labelled`), which
-    is left out for a share `dropped` of the images, so that the flow learns both, with and without.
+    Labels, where `fit` is given them, are left out for a share `dropped` of the images, so that the
+    flow learns both, with and without.
     """
 
-    def terms(flow: VelocityField, x: Tensor, generator: torch.Generator | None = None):
-        n_pixels = x.shape[1] - n_classes
+    def terms(flow: VelocityField, x: Tensor, labels: Tensor | None = None, generator=None):
         with torch.no_grad():
-            z1 = encode(x[:, :n_pixels], generator)
+            z1 = encode(x, generator)
         noise = {"generator": generator, "device": x.device}
         z0, (t, kept) = torch.randn(z1.shape, **noise), torch.rand((2, len(x), 1), **noise)
-        y = x[:, n_pixels:] * (kept > dropped)
-        loss = matching_loss(lambda z, t: flow(z, t, y), z1, z0, t)
-        return loss, torch.zeros_like(loss)
+        y = None if labels is None else F.one_hot(labels, flow.n_classes) * (kept > dropped).float()
+        return {"matching": matching_loss(lambda z, t: flow(z, t, y), z1, z0, t)}
 
     return terms
 

@@ -46,6 +46,5 @@ def spatial_autoencoder(channels: int, width: int = 32) -> Autoencoder:
 
 
 def bernoulli_terms(model: Autoencoder, x: Tensor, generator: torch.Generator | None = None):
-    """Return an autoencoder's -log p(x|z), in nats per image, and zeros: each `(B,)`."""
-    recon = bernoulli_nll(model.decode(model.encode(x)), x)
-    return recon, torch.zeros_like(recon)
+    """Return an autoencoder's recon = -log p(x|z), `(B,)`, in nats per image."""
+    return {"recon": bernoulli_nll(model.decode(model.encode(x)), x)}

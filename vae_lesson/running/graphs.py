@@ -14,59 +14,58 @@ from vae_lesson.running import processes
 WARM_UP = 3  # steps before the recording: what is set up at first use must be set up by then
 
 
-def graphed(
-    step: Callable[[Tensor], Tensor], generator: torch.Generator
-) -> Callable[[Tensor], Tensor]:
+def graphed(step: Callable[..., Tensor], generator: torch.Generator) -> Callable[..., Tensor]:
     """Return the step as a CUDA graph where one pays, on a GPU in a single process; else itself."""
     on_gpu = generator.device.type == "cuda"
     return GraphedStep(step, generator) if on_gpu and processes.world()[1] == 1 else step
 
 
 class GraphedStep:
-    """Calls step(batch) -> numbers, from the fourth call on as a graph, with the same result.
+    """Calls step(*batch) -> sums, from the fourth call on as a graph, with the same result.
 
     `step` must work on the device alone, and draw its noise from `generator`. Batches of another
     size than the first are stepped without the graph, and so is everything if recording fails.
-    The numbers that are returned are overwritten by the next call.
+    The sums that are returned are overwritten by the next call.
     """
 
-    def __init__(self, step: Callable[[Tensor], Tensor], generator: torch.Generator) -> None:
+    def __init__(self, step: Callable[..., Tensor], generator: torch.Generator) -> None:
         self._step, self._generator = step, generator
         self._calls = 0
-        self._batch = self._numbers = self._graph = None
+        self._batch = self._sums = self._graph = None
         self._failed = False
 
-    def __call__(self, batch: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor) -> Tensor:
         if self._batch is None:
-            self._batch = batch.clone()
-        if self._failed or batch.shape != self._batch.shape:
-            return self._step(batch)
-        self._batch.copy_(batch)
+            self._batch = [part.clone() for part in batch]
+        if self._failed or len(batch[0]) != len(self._batch[0]):
+            return self._step(*batch)
+        for kept, part in zip(self._batch, batch):
+            kept.copy_(part)
         if self._graph is None:
             self._calls += 1
             if self._calls <= WARM_UP:
                 return self._on_a_side_stream()
             self._record()
             if self._failed:
-                return self._step(batch)
+                return self._step(*batch)
         self._graph.replay()
-        return self._numbers
+        return self._sums
 
     def _on_a_side_stream(self) -> Tensor:
         """Step without a graph, on a stream of its own, as recording will."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            numbers = self._step(self._batch)
+            sums = self._step(*self._batch)
         torch.cuda.current_stream().wait_stream(stream)
-        return numbers
+        return sums
 
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
         try:
             with torch.cuda.graph(graph):  # records, and runs nothing
-                self._numbers = self._step(self._batch)
+                self._sums = self._step(*self._batch)
             self._graph = graph
         except RuntimeError as error:
             self._failed = True

@@ -63,9 +63,9 @@ def seed_noise(noise: torch.Generator, seed: int, epoch: int) -> None:
 
 
 def shared(model: nn.Module, terms: Callable) -> Callable:
-    """Return (x, generator) -> recon and kl of a batch, of which each process computes its share.
+    """Return (*batch, generator) -> the terms of a batch, of which each process computes its share.
 
-    For the other processes' images both are 0 here, and this one's own count `size` times: averaged
+    For the other processes' images they are 0 here, and this one's own count `size` times: averaged
     over the processes, which is what DistributedDataParallel does with gradients, the batch's mean
     is that of one process. The first process's weights are copied to all.
     """
@@ -74,10 +74,12 @@ def shared(model: nn.Module, terms: Callable) -> Callable:
         return functools.partial(terms, model)
     parallel = nn.parallel.DistributedDataParallel(_Terms(model, terms))
 
-    def terms_of_share(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        batch = torch.zeros((2, len(x)), dtype=x.dtype, device=x.device)
-        batch[:, rank::size] = size * torch.stack(parallel(x[rank::size], generator))
-        return batch[0], batch[1]
+    def terms_of_share(*batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        whole = {}
+        for name, values in parallel(*(part[rank::size] for part in batch), generator).items():
+            whole[name] = values.new_zeros(len(batch[0]))
+            whole[name][rank::size] = size * values
+        return whole
 
     return terms_of_share
 
@@ -89,8 +91,9 @@ class _Terms(nn.Module):
         super().__init__()
         self.model, self.terms = model, terms
 
-    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return self.terms(self.model, x, generator)
+    def forward(self, *batch_and_generator) -> dict[str, Tensor]:
+        *batch, generator = batch_and_generator
+        return self.terms(self.model, *batch, generator=generator)
 
 
 def mean(values: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 
 from vae_lesson.models import VAE, Autoencoder
 from vae_lesson.places import place
-from vae_lesson.running.devices import pick_device
+from vae_lesson.running.machine import pick_device
 
 KINDS = {kind.__name__: kind for kind in (VAE, Autoencoder)}
 
@@ -26,7 +26,7 @@ def results_path(filename: str) -> Path:
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def written_whole(path: str | Path) -> Iterator[Path]:
     """Give another name to write to, and then the file its own; its folder is made if missing.
 
     Raises: OSError with the path, which Python's own lacks where the disk is full.
@@ -134,7 +134,7 @@ def check_checkpoint(path: Path, resume: bool | None) -> None:
         raise ValueError(f"the checkpoint {path} is a folder: give the name of a file")
     if resume is None and path.is_file():
         state = _read_checkpoint(path)
-        whole, of = len(state["history"]["recon"]), state["settings"]["epochs"]
+        whole, of = len(state["history"]["seconds"]), state["settings"]["epochs"]
         raise ValueError(
             f"{path} holds {whole} of {of} epochs of a training: go on from it (--resume, "
             "resume=True), start anew (--restart, resume=False), or choose another file"
@@ -157,7 +157,7 @@ def _write(content: dict, path: str | Path) -> None:
     # Through memory: torch's own writer says "unexpected pos" of a disk that is full.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with whole(path) as part:
+    with written_whole(path) as part:
         part.write_bytes(buffer.getbuffer())
 
 

@@ -1,6 +1,5 @@
 """What makes a notebook a lesson: checked parameters, shown source, bands, tables, its results."""
 
-import ast
 import difflib
 import html
 import inspect
@@ -17,14 +16,20 @@ from IPython import get_ipython
 from IPython.display import Code
 from torch import Tensor, nn
 
+from vae_lesson import train
 from vae_lesson.arguments import check_over_0, check_whole
 from vae_lesson.data import Images, square_shape
-from vae_lesson.running.devices import pick_device
-from vae_lesson.running.run import History
-from vae_lesson.running.saving import check_kind, load_model, results_path, save_model, whole
+from vae_lesson.running.machine import pick_device, prepare
+from vae_lesson.running.saving import (
+    check_kind,
+    load_model,
+    results_path,
+    save_model,
+    written_whole,
+)
+from vae_lesson.running.training import History
 from vae_lesson.sources import MNIST_LIKE, own_folder
 from vae_lesson.teaching.plots import unsigned_zeros
-from vae_lesson.train import fit, settings_of
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
 # and hyperparameters ends. MNIST: three seeds gave 105.39 to 105.89, the article's script 106.27.
@@ -33,7 +38,7 @@ from vae_lesson.train import fit, settings_of
 BANDS = {"mnist": (104.5, 106.5), "digits": (98.5, 101.0), "photos": (12_950.0, 13_300.0)}
 
 
-def check_parameters(
+def begin(
     dataset: str,
     device: str,
     seed: int,
@@ -42,10 +47,11 @@ def check_parameters(
     own_pictures: bool = False,
     **counts: int,
 ) -> torch.device:
-    """Check a lesson's parameters before any work and return its device.
+    """Begin a lesson: check its parameters before any work, prepare the machine, return the device.
 
     A name that the lesson does not have is refused too, where papermill was given one; and a line
-    says if the results cannot be saved.
+    says if the results cannot be saved. From here on the lesson shares the cores with other
+    processes, see `machine.prepare`.
 
     latent_size: at least 2, because the lessons draw maps. lr: over 0, if the lesson has one.
     own_pictures: whether the data set is a folder or "photos", and not one of 28×28 greys.
@@ -75,6 +81,7 @@ def check_parameters(
     folder = results_path("")
     if not os.access(next(f for f in (folder, *folder.parents) if f.exists()), os.W_OK):
         print(f"{folder} cannot be written, so nothing is saved: set VAE_LESSON_RESULTS.")
+    prepare()
     return pick_device(device)
 
 
@@ -104,22 +111,23 @@ def _misspelt(known: set[str]) -> list[str]:
 
 
 def trained(
-    filename: str, model: nn.Module, images: Images, **options
+    filename: str, model: nn.Module, images: Images, fit: Callable = train.fit, **options
 ) -> tuple[nn.Module, History | None]:
     """Return (model, history): the one that an earlier lesson saved, or this one, trained now.
 
     The file in results/ is used if it is the model that this training would give, or one of more
-    epochs; then there is no history. Otherwise `fit(model, images.train, **options)` runs and the
-    result is saved for the next lesson. One line says which, and why.
+    epochs; then there is no history. Otherwise fit(model, images.train, **options) runs and the
+    result is saved for the next lesson. One line says which, and why. fit: `train.fit`, or that
+    with some of its arguments given.
     """
     check_kind(model)
-    path, names = results_path(filename), inspect.signature(settings_of).parameters
+    path, names = results_path(filename), inspect.signature(train.settings_of).parameters
     call = inspect.signature(fit).bind(model, images.train, **options)
     call.apply_defaults()
     wanted = {"kind": type(model).__name__, **model.config, "dataset": images.name}
-    wanted |= settings_of(**{name: call.arguments[name] for name in names})
+    wanted |= train.settings_of(**{name: call.arguments[name] for name in names})
     try:
-        saved, info = load_model(path, options.get("device"))
+        saved, info = load_model(path, call.arguments["device"])
         info = {"kind": type(saved).__name__, **saved.config, **info}
         wanted["epochs"] = max(wanted["epochs"], info.get("epochs") or 0)
         other = [name for name in wanted if info.get(name) != wanted[name]]
@@ -148,7 +156,7 @@ def save(
     """
     info = {"dataset": images.name, **history.settings, "epochs": epochs or len(history)}
     if history.stopped is None:
-        keep(filename, lambda part: save_model(model, part, **info))
+        write_result(filename, lambda part: save_model(model, part, **info))
 
 
 def save_pictures(images: Tensor, filename: str) -> None:
@@ -156,14 +164,14 @@ def save_pictures(images: Tensor, filename: str) -> None:
     from torchvision.utils import save_image
 
     pictures = images.view(-1, *square_shape(images.shape[1]))
-    keep(filename, lambda part: save_image(pictures, part))
+    write_result(filename, lambda part: save_image(pictures, part))
 
 
-def keep(filename: str, write: Callable[[Path], None]) -> None:
+def write_result(filename: str, write: Callable[[Path], None]) -> None:
     """Have a result written into results/, whole or not at all; a lesson goes on without it."""
     path = results_path(filename)
     try:
-        with whole(path) as part:
+        with written_whole(path) as part:
             write(part)
     except OSError as error:
         print(f"{path} was not saved: {error.strerror}. Is VAE_LESSON_RESULTS what you want?")
@@ -220,36 +228,9 @@ class Source(Code):
 
 
 def show_source(*functions: Callable) -> Source:
-    """Show the package's own source of these functions, so that the code read is the code run.
-
-    What only checks the arguments is left out, and a comment says where.
-    """
-    return Source("\n\n\n".join(map(_substance, functions)), language="python")
-
-
-def _substance(function: Callable) -> str:
-    """Return a function's source without the checks of its arguments, and what they raise."""
-    source = textwrap.dedent(inspect.getsource(function)).rstrip()
-    raises = r'\n *Raises: .*(\n(?! *(\n|"""|[A-Z]\w*:)).*)*'  # and the lines that go on with it
-    source = re.sub(rf'\n{raises}(?=\n *""")|{raises}', "", source)
-    lines, body = source.split("\n"), ast.parse(source).body[0].body
-    checks = [statement for statement in body if _is_check(statement)]
-    if 0 < len(checks) < len(body):
-        for check in reversed(checks):
-            del lines[check.lineno - 1 : check.end_lineno]
-        note = " " * checks[0].col_offset + "# checks of the arguments left out"
-        lines.insert(checks[0].lineno - 1, note)
-    return "\n".join(lines)
-
-
-def _is_check(statement: ast.stmt) -> bool:
-    """Say whether this is `check_…(…)`, or an `if` that does nothing but raise a ValueError."""
-    match statement:
-        case ast.Expr(value=ast.Call(func=ast.Name(id=name))):
-            return name.startswith("check_")
-        case ast.If(body=[*_, ast.Raise(exc=ast.Call(func=ast.Name(id="ValueError")))], orelse=[]):
-            return True
-    return False
+    """Show the package's own source of these functions: the code that is read is the code run."""
+    sources = (textwrap.dedent(inspect.getsource(function)).rstrip() for function in functions)
+    return Source("\n\n\n".join(sources), language="python")
 
 
 class Table:
@@ -299,5 +280,5 @@ def summary(lesson: str, numbers: dict[str, tuple[float, str]]) -> Table:
         rows.append([name, value, unit])
         plain[name] = {"value": value if math.isfinite(value) else None, "unit": unit}
     text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
-    keep(f"{lesson}.json", lambda part: part.write_text(text, encoding="utf-8"))
+    write_result(f"{lesson}.json", lambda part: part.write_text(text, encoding="utf-8"))
     return Table(["what", "number", "unit"], rows)

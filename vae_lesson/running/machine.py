@@ -1,15 +1,16 @@
-"""As many threads as there are cores that no other process uses.
+"""What is asked of the machine: a device, as many threads as there are free cores, the same bits.
 
 Two processes that compute with a thread for every core wait for each other's threads at every
-operation, and both take many times as long. So before each cell of a notebook and at the steps of
-any optimizer, at most four times a second, `adapt` looks how busy other processes keep the cores,
-and sets the threads of torch, OpenMP and BLAS. Importing this module turns it on.
-
-The course's MLPs train to the same bits with any number of threads, convolutions do not: for them
-`held` keeps all.
+operation, and both take many times as long. After `prepare`, before each cell of a notebook and at
+the steps of any optimizer, at most four times a second, it is looked how busy other processes keep
+the cores, and the threads of torch, OpenMP and BLAS are set. The course's MLPs train to the same
+bits with any number of threads, convolutions do not: for them `threads.all()` keeps all.
 """
 
+import functools
+import math
 import os
+import platform
 import sys
 import time
 from contextlib import contextmanager
@@ -24,13 +25,54 @@ SECONDS = 0.25  # between two looks
 CGROUP = Path("/sys/fs/cgroup")  # where Linux keeps a container's quota
 
 
+@functools.cache
+def prepare() -> None:
+    """Share the cores with other processes, and have MKL give the same bits for any number of
+    threads. Lessons (by `lesson.begin`) and the command call it, importing does nothing.
+
+    MKL reads its wish at its first product. Without it, on Intel every product, and on AMD those
+    with a side of a few numbers, such as 2-D codes, depend on how busy the machine is.
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+    threads.sharing = True
+    register_optimizer_step_post_hook(threads.adapt)
+    if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
+        shell.events.register("pre_run_cell", threads.adapt)
+
+
+def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the images on the device, or as they are if they would take half of a GPU's room."""
+    room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    return images.to(device) if images.nbytes < room / 2 else images
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """Return the device asked for; without one ("auto" or None) CUDA, else Apple's MPS, else CPU.
+
+    Raises: ValueError if that device is not there, with those that are.
+    """
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if device in (None, "auto"):
+        device = there[0]
+    if str(device) not in there:
+        raise ValueError(
+            f"device {str(device)!r} is not there: choose one of auto, {', '.join(there)}"
+        )
+    return torch.device(device)
+
+
 class Threads:
     """The threads of this process, and what it last saw of the others."""
 
     def __init__(self) -> None:
         self._cores = _cores()
         self.most = max(1, min(torch.get_num_threads(), int(self._cores)))
-        self._held = False
+        self.sharing = self._all = False
         self._mark()
 
     def _mark(self) -> None:
@@ -39,7 +81,7 @@ class Threads:
     def adapt(self, *_) -> None:
         """Take as many threads as there are free cores, at least 1."""
         wall = time.perf_counter() - self._wall
-        if wall < SECONDS or self.most == 1 or self._held:
+        if wall < SECONDS or self.most == 1 or self._all:
             return
         others = (_busy() - self._busy - (time.process_time() - self._own)) / wall  # in cores
         self._mark()
@@ -53,15 +95,15 @@ class Threads:
             threadpool_limits(limits=n)
 
     @contextmanager
-    def held(self, hold: bool = True):
+    def all(self):
         """Keep all threads, whatever other processes do, until the end of the `with`."""
-        before, self._held = self._held, self._held or hold
-        if self._held:
+        before, self._all = self._all, True
+        if self.sharing:
             self._set(self.most)
         try:
             yield
         finally:
-            self._held = before
+            self._all = before
 
 
 def _quota() -> float | None:
@@ -98,6 +140,3 @@ def _busy() -> float:
 
 
 threads = Threads()
-register_optimizer_step_post_hook(threads.adapt)
-if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
-    shell.events.register("pre_run_cell", threads.adapt)

@@ -1,10 +1,11 @@
-"""What surrounds the steps of a training: its bar, history, checkpoint, interrupt, and NaNs."""
+"""What surrounds the steps of a training: batches, bar, history, checkpoint, interrupt, NaNs."""
 
+import contextlib
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,42 +13,42 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from vae_lesson.evaluate import means_of_terms
+from vae_lesson.losses import Terms
 from vae_lesson.models import convolves
 from vae_lesson.running import processes
+from vae_lesson.running.machine import threads, to_device
 from vae_lesson.running.saving import check_checkpoint, load_checkpoint, save_checkpoint
-from vae_lesson.running.threads import threads
 
 
 @dataclass
 class History:
-    """What happened in a training, one entry an epoch; nats per image, but for an autoencoder.
+    """What happened in a training, one entry an epoch; units are those of the terms.
 
-    `recon` and `kl` are means over the epoch's training images while the model changed; `test_*`
-    are means over the test images at the epoch's end, and empty if there were none. `seconds` is
-    the training time since the start, evaluation left out. `stopped` says where an interrupt came.
-    `settings` are the arguments that `fit` was called with, as far as they change its result.
+    `train` has the mean of each term by its name over the epoch's batches, while the model changed;
+    `test` its mean over the test tensors at the epoch's end, and is empty if there were none.
+    `seconds` is the training time since the start, evaluation left out. `stopped` says where an
+    interrupt came. `settings` are the arguments of `fit`, as far as they change its result.
     """
 
-    recon: list[float] = field(default_factory=list)
-    kl: list[float] = field(default_factory=list)
-    test_recon: list[float] = field(default_factory=list)
-    test_kl: list[float] = field(default_factory=list)
+    train: dict[str, list[float]] = field(default_factory=dict)
+    test: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     stopped: str | None = None
     settings: dict = field(default_factory=dict)
 
     @property
-    def neg_elbo(self) -> list[float]:
-        """recon + kl of each epoch, with beta = 1 whatever beta was trained with."""
-        return [recon + kl for recon, kl in zip(self.recon, self.kl)]
+    def total(self) -> list[float]:
+        """The sum of each epoch's terms in `train`: -ELBO, if they are recon and kl."""
+        return [sum(terms) for terms in zip(*self.train.values())]
 
     @property
-    def test_neg_elbo(self) -> list[float]:
-        """test_recon + test_kl of each epoch."""
-        return [recon + kl for recon, kl in zip(self.test_recon, self.test_kl)]
+    def test_total(self) -> list[float]:
+        """The same in `test`."""
+        return [sum(terms) for terms in zip(*self.test.values())]
 
     def __len__(self) -> int:
-        return len(self.recon)
+        return len(self.seconds)
 
 
 class Diverged(FloatingPointError):
@@ -58,8 +59,8 @@ class Diverged(FloatingPointError):
         self.history = history
 
 
-class Run:
-    """One training as its loop sees it: `epochs`, `check` and `watch` in each step, `end_epoch`.
+class Training:
+    """One training as its loop sees it: `batches`, `check` and `watch` in each step.
 
     Used in a `with`: an interrupt (Ctrl-C, the stop button) ends it there, keeps the model and the
     history so far, and says where it stopped.
@@ -68,32 +69,32 @@ class Run:
     def __init__(
         self,
         parts: dict,  # what has a state: the model, the optimizer, the scheduler
-        generators: tuple[torch.Generator, torch.Generator],  # of the order, of the noise
+        tensors: list[Tensor],  # images, and what is drawn with them
+        test: list[Tensor],
+        terms: Terms,
         settings: dict,  # what the history, and a training that goes on, must know of this one
-        images: Tensor,
-        test: Callable[[], tuple] | None,  # -> the test images' recon, kl and their sum
+        order: torch.Generator,
+        noise: torch.Generator,
         progress: bool,
         checkpoint: str | Path | None,
         resume: bool | None,
     ) -> None:
-        self._parts, self._settings, self._test = parts, settings, test
-        self._order, self._noise = generators
-        self._n_images, self._n_epochs = len(images), settings["epochs"]
-        self._n_steps = math.ceil(len(images) / settings["batch_size"])  # in an epoch
-        self._device = self._order.device
+        self._parts, self._terms, self._settings = parts, terms, settings
+        self._order, self._noise, self._device = order, noise, order.device
+        self._tensors = [to_device(tensor, self._device) for tensor in tensors]
+        self._test = [to_device(tensor, self._device) for tensor in test]
+        self._n, self._n_epochs = len(tensors[0]), settings["epochs"]
+        self._n_steps = math.ceil(self._n / settings["batch_size"])  # in an epoch
         self._rank = processes.world()[0]
-        self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._names: list[str] = []  # of the terms, known from the first step on
         self.history = History(settings=settings)
         self._epoch = self._step = 0  # the epoch that runs, from 1, and its steps so far
+        self._checkpoint = None if checkpoint is None else Path(checkpoint)
         if self._checkpoint is not None:
             # A part at a time: the sum of all would first make eight bytes of each.
-            total = sum(int(part.sum()) for part in images.split(500))
-            whole = [*images.shape, total]
+            whole = [[*t.shape, sum(int(part.sum()) for part in t.split(500))] for t in tensors]
             self._common = settings | {"network": str(parts["model"]), "images": whole}
-            self._common |= {"test_images": test is not None, "device": self._device.type}
-            factors = [group["factor"] for group in parts["optimizer"].param_groups]
-            if factors != [1.0]:  # a checkpoint from before there were two has none
-                self._common["factors of lr"] = factors
+            self._common |= {"test": bool(test), "device": self._device.type}
             self._start_or_go_on(resume)
         self._bar = tqdm(
             desc="epoch 1",
@@ -109,61 +110,70 @@ class Run:
         done = (self._epoch - 1) * self._n_steps + self._step
         return done / max(self._n_epochs * self._n_steps - 1, 1)
 
-    def epochs(self) -> Iterator[int]:
-        """Yield the number of each epoch that is to be trained, from 1."""
+    def batches(self) -> Iterator[list[Tensor]]:
+        """Yield the batches of each epoch that is to be trained, in an order that is drawn."""
         for epoch in range(len(self.history) + 1, self._n_epochs + 1):
-            self._epoch, self._step = epoch, 0
+            self._epoch, self._step, self._sums = epoch, 0, []
             self._bar.set_description(f"epoch {epoch}/{self._n_epochs}", refresh=False)
             processes.seed_noise(self._noise, self._settings["seed"], epoch)
-            self._sums = torch.zeros((self._n_steps, 2), device=self._device)  # of recon and kl
             self._started = time.perf_counter()
-            yield epoch
+            permutation = torch.randperm(self._n, generator=self._order, device=self._device)
+            for index in permutation.split(self._settings["batch_size"]):
+                yield [
+                    tensor.index_select(0, index.to(tensor.device)).to(self._device)
+                    for tensor in self._tensors
+                ]
+            self._end_epoch()
         if not all(weight.isfinite().all() for weight in self._parts["model"].parameters()):
             message = "the weights are not finite after the last step: lower lr"
             raise Diverged(message, self.history)
 
-    def check(self, recon: Tensor, kl: Tensor) -> Tensor:
-        """Return the batch's sums of recon and kl, `(2,)`; raise Diverged if one is not finite.
+    def check(self, named: dict[str, Tensor]) -> Tensor:
+        """Return the sum of each term over the batch; raise Diverged if one is not finite.
 
         On a CPU at once, before the weights are spoilt. To read a GPU's number is to wait for it:
-        there `end_epoch` looks at all of the epoch's sums.
+        there the end of the epoch looks at all of its sums.
         """
-        sums = torch.stack([recon.detach().sum(), kl.detach().sum()])
+        self._names = list(named)
+        sums = torch.stack([values.detach().sum() for values in named.values()])
         if self._device.type == "cpu":
             self._refuse_nan(sums[None], [f"step {self._step + 1}"])
         return sums
 
     def watch(self, sums: Tensor, n: int) -> None:
         """Note a step's sums over its n images, and show their mean when the bar is redrawn."""
-        self._sums[self._step] = sums
+        self._sums.append(sums.clone())  # a CUDA graph writes over its own
         self._step += 1
         if self._bar.update() and self._device.type == "cpu":
-            self._bar.set_postfix_str(_postfix(*(sums / n).tolist()), refresh=False)
+            self._bar.set_postfix_str(said(self._named((sums / n).tolist())), refresh=False)
 
-    def end_epoch(self) -> None:
-        """Add the epoch to the history, with the test images' terms, and write the checkpoint."""
-        steps = [f"step {i + 1}" for i in range(self._n_steps)]
-        self._refuse_nan(self._sums, steps)  # waits for the device
-        means = (processes.mean(self._sums.sum(dim=0)) / self._n_images).tolist()
+    def _named(self, values: list[float]) -> dict[str, float]:
+        return dict(zip(self._names, values))
+
+    def _end_epoch(self) -> None:
+        """Add the epoch to the history, with the test tensors' terms, and write the checkpoint."""
+        sums = torch.stack(self._sums)
+        self._refuse_nan(sums, [f"step {i + 1}" for i in range(len(sums))])  # waits for the device
+        means = self._named((processes.mean(sums.sum(dim=0)) / self._n).tolist())
         seconds = time.perf_counter() - self._started + sum(self.history.seconds[-1:])
-        test_means = self._evaluate() if self._test else []
-        history = self.history
-        columns = [history.recon, history.kl, history.seconds, history.test_recon, history.test_kl]
-        for column, value in zip(columns, [*means, seconds, *test_means]):
-            column.append(value)
+        for part, of_part in {"train": means, "test": self._evaluate()}.items():
+            for name, value in of_part.items():
+                getattr(self.history, part).setdefault(name, []).append(value)
+        self.history.seconds.append(seconds)
         if self._checkpoint is not None and self._rank == 0:
             state = {name: part.state_dict() for name, part in self._parts.items()}
-            state |= {"order": self._order.get_state(), "history": asdict(history)}
+            state |= {"order": self._order.get_state(), "history": asdict(self.history)}
             save_checkpoint(self._checkpoint, self._common, **state)
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "Training":
         # The same seed must give the same numbers, and a convolution's depend on the threads.
-        self._held = threads.held(convolves(self._parts["model"]))
-        self._held.__enter__()
+        hold = threads.all() if convolves(self._parts["model"]) else contextlib.nullcontext()
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(hold)
         return self
 
     def __exit__(self, kind, *_) -> bool:
-        self._held.__exit__(None, None, None)
+        self._held.close()
         self._bar.close()
         self._parts["model"].eval()
         if kind is not KeyboardInterrupt:
@@ -177,13 +187,16 @@ class Run:
         say(f"Training {self.history.stopped}: the model is kept. Whole epochs: {whole}.")
         return True
 
-    def _evaluate(self) -> list[float]:
+    def _evaluate(self) -> dict[str, float]:
+        if not self._test:
+            return {}
+        options = {"seed": self._settings["seed"], "binarisation": self._settings["binarisation"]}
         self._parts["model"].eval()
-        recon, kl, _ = self._test()
+        means = means_of_terms(self._parts["model"], *self._test, terms=self._terms, **options)
         self._parts["model"].train()
-        self._refuse_nan(torch.tensor([[recon, kl]]), ["on the test images"])
-        self._bar.set_postfix_str("test " + _postfix(recon, kl), refresh=False)
-        return [recon, kl]
+        self._refuse_nan(torch.tensor([[*means.values()]]), ["on the test images"])
+        self._bar.set_postfix_str("test " + said(means), refresh=False)
+        return means
 
     def _start_or_go_on(self, resume: bool | None) -> None:
         """Restore the checkpoint's state, or remove it, as asked; ValueError if nothing is."""
@@ -205,14 +218,15 @@ class Run:
             raise ValueError(f"not every process finds {path}: its folder must be shared")
 
     def _refuse_nan(self, sums: Tensor, places: list[str]) -> None:
-        """Raise Diverged with the first place and term of `sums` (places, 2) that is not finite."""
+        """Raise Diverged with the first place and term of `sums` that is not finite."""
         if torch.isfinite(sums).all():
             return
         row, column = (~torch.isfinite(sums)).nonzero()[0].tolist()
-        place, term, lr = places[row], ("recon", "kl")[column], self._settings["lr"]
+        place, term = places[row], self._names[column]
+        lr = max(group["lr"] for group in self._parts["optimizer"].param_groups)
         if self._epoch == 1 and place == "step 1":
             cause = "no loss is finite before any step: look at the model's weights, or at `terms`"
-        elif lr > 1e-2:
+        elif lr > 4e-2:
             cause = f"a learning rate of {lr:g} is too high for Adam here: try 1e-3"
         elif term == "kl":
             cause = "exp(log_var) overflows above log_var = 88: lower the learning rate"
@@ -225,10 +239,10 @@ class Run:
         )
 
 
-def _postfix(recon: float, kl: float) -> str:
-    if kl == 0:  # an autoencoder
-        return f"squared error {recon:.1f}"
-    return f"recon {recon:.1f} + KL {kl:.1f} = −ELBO {recon + kl:.1f} nats"
+def said(means: dict[str, float]) -> str:
+    """Return terms and their sum in words: "recon 80.7 + kl 25.1 = 105.8"."""
+    terms = " + ".join(f"{name} {value:.1f}" for name, value in means.items())
+    return terms if len(means) == 1 else f"{terms} = {sum(means.values()):.1f}"
 
 
 def say(text: str) -> None:
