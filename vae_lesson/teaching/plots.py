@@ -109,12 +109,7 @@ def tile(images: Tensor, n_columns: int, gap: int = 0) -> np.ndarray:
 
 
 def lines(
-    curves: dict[str, tuple[Sequence, Sequence]],
-    xlabel: str,
-    ylabel: str,
-    log: str = "",
-    *,
-    alt: str = "",
+    curves: dict[str, tuple], xlabel: str, ylabel: str, log: str = "", *, alt: str = ""
 ) -> Figure:
     """Draw {name: (x, y)}; `log` names the logarithmic axes: "x", "y" or "xy"."""
     fig, (ax,) = _panels((WIDTH * 0.75, 3.6), alt)
@@ -135,16 +130,11 @@ def lines(
 
 
 def histograms(
-    groups: dict[str, Tensor],
-    xlabel: str,
-    log: bool = False,
-    truth: float | None = None,
-    *,
-    alt: str = "",
+    groups: dict[str, Tensor], xlabel: str, truth: float, log: bool = False, *, alt: str = ""
 ) -> Figure:
     """Draw how a number is distributed in several groups, a row each over one axis.
 
-    log: a logarithmic axis, from 1 on. truth: a dashed line in every row.
+    truth: a dashed line in every row. log: a logarithmic axis, from 1 on.
     """
     fig, axes = _panels((WIDTH * 0.8, 0.7 * len(groups) + 0.6), alt, n_rows=len(groups))
     pooled = torch.cat(list(groups.values())).cpu()
@@ -152,8 +142,7 @@ def histograms(
     bins = np.geomspace(max(low, 1), high, 121) if log else np.linspace(low, high, 121)
     for ax, (name, values) in zip(axes, groups.items()):
         ax.hist(values.cpu(), bins=bins, color=BLUE)
-        if truth is not None:
-            ax.axvline(truth, color=ORANGE, linestyle="--")
+        ax.axvline(truth, color=ORANGE, linestyle="--")
         ax.set(xlabel=xlabel, xscale="log" if log else "linear", yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.label_outer()
@@ -190,24 +179,15 @@ def rate_distortion(points: dict[float, tuple[float, float]], *, alt: str = "") 
 
 
 def code_maps(
-    maps: dict[str, Tensor],
-    labels: Tensor,
-    class_names: Sequence[str],
-    circles: bool = False,
-    *,
-    alt: str = "",
+    maps: dict[str, Tensor], labels: Tensor, class_names: Sequence[str], *, alt: str = ""
 ) -> Figure:
-    """Draw 2-D codes coloured by class, a panel an entry; `circles` adds the prior's 1σ and 2σ."""
+    """Draw 2-D codes coloured by class, a panel an entry."""
     size = min(WIDTH / len(maps), 6.0)
     fig, axes = _panels((size * len(maps), size + 0.1), alt, n_columns=len(maps))
     for ax, (title, points) in zip(axes, maps.items()):
         _scatter_classes(ax, points, labels, class_names)
-        if circles:
-            _prior_circles(ax)
-        ax.set(title=title, xlabel="first coordinate", ylabel="second coordinate")
-        ax.set_aspect("equal", adjustable="datalim")
-    _move_words_apart(fig)
-    return fig
+        ax.set_title(title)
+    return _as_planes(fig, "first coordinate", "second coordinate")
 
 
 def posterior_ellipses(
@@ -222,10 +202,7 @@ def posterior_ellipses(
     _prior_circles(ax)
     ax.scatter(*mu.T, s=2, color="black")
     _name_classes(ax, mu, labels, class_names)
-    ax.set(xlabel="z₁", ylabel="z₂")
-    ax.set_aspect("equal", adjustable="datalim")
-    _move_words_apart(fig)
-    return fig
+    return _as_planes(fig, "z₁", "z₂")
 
 
 def paths(
@@ -243,10 +220,7 @@ def paths(
     ax.scatter(*way[0].T, s=14, facecolors="white", edgecolors="black", zorder=3)
     ax.scatter(*way[-1].T, s=14, color="black", zorder=3)
     ax.scatter(*points.mean(dim=0).tolist(), s=120, marker="x", color="black", zorder=3)
-    ax.set(xlabel="z₁", ylabel="z₂")
-    ax.set_aspect("equal", adjustable="datalim")
-    _move_words_apart(fig)
-    return fig
+    return _as_planes(fig, "z₁", "z₂")
 
 
 def aggregate_posterior(z: Tensor, *, alt: str = "") -> Figure:
@@ -332,13 +306,15 @@ def _prior_circles(ax: Axes) -> None:
         ax.annotate(f"{radius}σ", (0, radius), **style)
 
 
-def _move_words_apart(fig: Figure) -> None:
-    """Move what is written in each panel apart until nothing covers another, and draw a line from
-    what had to go far to its place."""
+def _as_planes(fig: Figure, xlabel: str, ylabel: str) -> Figure:
+    """Label the axes of each panel, in one scale, and move what is written in it apart until
+    nothing covers another, with a line from what had to go far to its place."""
+    for ax in fig.axes:
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.set_aspect("equal", adjustable="datalim")
     fig.draw_without_rendering()  # from now on a place in a panel is a place in the picture
     for ax in fig.axes:
-        boxes = [text.get_window_extent().get_points() for text in ax.texts]
-        boxes = np.reshape(boxes, (-1, 2, 2))
+        boxes = np.array([text.get_window_extent().get_points() for text in ax.texts])
         places, sizes = boxes.mean(axis=1), np.ptp(boxes, axis=1) + 6  # pixels
         starts, (low, high) = places.copy(), ax.bbox.get_points()
         for _ in range(100):
@@ -357,3 +333,4 @@ def _move_words_apart(fig: Figure) -> None:
             if (np.abs(place - start) > size / 2).any():
                 line = np.transpose(to_data([start, place]))
                 ax.plot(*line, color="black", linewidth=0.8, scalex=False, scaley=False)
+    return fig

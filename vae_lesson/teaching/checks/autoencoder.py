@@ -2,63 +2,29 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from vae_lesson import losses
 from vae_lesson.models import Autoencoder
-from vae_lesson.teaching.checks.verdict import (
-    Verdict,
-    attempt,
-    compare,
-    compare_training,
-    descend,
-    draw,
-)
+from vae_lesson.teaching.checks.training import compare_training, descend
+from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw, ours, seeded
 
 
+@ours(losses.squared_error)
 def squared_error(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(x_hat, x) -> `(B,)`, the squared error summed over pixels."""
     x_hat, x = draw((3, 8), (3, 8))
-    error = x - x_hat
-    square, total = error.square(), error.sum(dim=1)
+    square = (x - x_hat).square()
     right = square.sum(dim=1)
-    whole = [square.sum(), square.mean(), right.mean()]
+    whole = [square.sum(), square.mean(), right.mean()]  # the last two: F.mse_loss, and a batch's
     mistakes = {
         "the mean over pixels instead of the sum": square.mean(dim=1),
         "one number for the whole batch: sum over pixels only, and keep one value an image": whole,
         "the sum over images instead of over pixels": square.sum(dim=0),
-        "the absolute difference: square it": error.abs().sum(dim=1),
         "the distance: leave out the square root": right.sqrt(),
-        "the difference without a square: errors of opposite sign cancel": [total, -total],
         "the squares before the sum over pixels": square,
     }
     return compare(answer, (x_hat, x), right, mistakes)
-
-
-def networks(answer: Callable[[int, int], tuple[nn.Module, nn.Module]]) -> Verdict:
-    """Check answer(latent_size, hidden_size) -> (encoder, decoder), layer by layer."""
-    with torch.random.fork_rng(devices=[]):
-        pair, ours = attempt(answer, 3, 5), our_networks(3, 5)
-    if isinstance(pair, Verdict):
-        return pair
-    try:
-        encoder, decoder = ([*network] for network in pair)
-    except (TypeError, ValueError):
-        return Verdict("Not yet: return two nn.Sequential, the encoder and the decoder.")
-    wanted = [[*network] for network in ours]
-    for name, got, right in zip(("encoder", "decoder"), (encoder, decoder), wanted):
-        got, right = [*map(repr, got)], [*map(repr, right)]
-        if got == right:
-            continue
-        if got == [*right, "ReLU()"] or got == [*right, "Sigmoid()"]:
-            return Verdict(f"Not yet: the {name} ends in {got[-1]}: a code may be any number.")
-        if name == "decoder" and got == right[:-1]:
-            return Verdict("Not yet: the decoder's end lacks the Sigmoid: pixels are in [0, 1].")
-        if [layer for layer in got if "ReLU" not in layer] == [x for x in right if "ReLU" not in x]:
-            return Verdict(f"Not yet: one ReLU in the {name}, between its two Linear layers.")
-        return Verdict(f"Not yet: the {name} is {', '.join(got)}; wanted {', '.join(right)}.")
-    return Verdict("Correct.")
 
 
 def our_networks(latent_size: int, hidden_size: int) -> tuple[nn.Module, nn.Module]:
@@ -67,13 +33,33 @@ def our_networks(latent_size: int, hidden_size: int) -> tuple[nn.Module, nn.Modu
     return model.encoder, nn.Sequential(*model.decoder, nn.Sigmoid())
 
 
-def training(answer: Callable) -> Verdict:
-    """Check answer(encoder, decoder, images, epochs, batch_size, lr, generator), which trains."""
+@ours(our_networks)
+def networks(answer: Callable[[int, int], tuple[nn.Module, nn.Module]]) -> Verdict:
+    """Check answer(latent_size, hidden_size) -> (encoder, decoder), layer by layer."""
+    with seeded():
+        pair, wanted = attempt(answer, 3, 5), our_networks(3, 5)
+    if isinstance(pair, Verdict):
+        return pair
+    try:
+        encoder, decoder = map(_layers, pair)
+    except (TypeError, ValueError):
+        return Verdict("Not yet: return two nn.Sequential, the encoder and the decoder.")
+    for name, got, network in zip(("encoder", "decoder"), (encoder, decoder), wanted):
+        right = _layers(network)
+        if got == right:
+            continue
+        if got in ([*right, "ReLU()"], [*right, "Sigmoid()"]):
+            return Verdict(f"Not yet: the {name} ends in {got[-1]}: a code may be any number.")
+        if name == "decoder" and got == right[:-1]:
+            return Verdict("Not yet: the decoder's end lacks the Sigmoid: pixels are in [0, 1].")
+        if [layer for layer in got if layer != "ReLU()"] == [right[0], *right[2:]]:
+            return Verdict(f"Not yet: one ReLU in the {name}, between its two Linear layers.")
+        return Verdict(f"Not yet: the {name} is {', '.join(got)}; wanted {', '.join(right)}.")
+    return Verdict("Correct.")
 
-    def make() -> tuple[nn.Module, nn.Module]:
-        return nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(2, 4), nn.Sigmoid())
 
-    return compare_training(answer, our_training, make, {})
+def _layers(network: nn.Sequential) -> list[str]:
+    return [repr(layer).replace("inplace=True", "") for layer in network]
 
 
 def our_training(encoder, decoder, images, epochs, batch_size, lr, generator, **mistake) -> None:
@@ -84,3 +70,13 @@ def our_training(encoder, decoder, images, epochs, batch_size, lr, generator, **
 
     weights = [*encoder.parameters(), *decoder.parameters()]
     descend(weights, loss, images, epochs, batch_size, lr, generator, **mistake)
+
+
+@ours(our_training)
+def training(answer: Callable) -> Verdict:
+    """Check answer(encoder, decoder, images, epochs, batch_size, lr, generator), which trains."""
+
+    def make() -> tuple[nn.Module, nn.Module]:
+        return nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(2, 4), nn.Sigmoid())
+
+    return compare_training(answer, our_training, make, {})

@@ -1,5 +1,7 @@
 """The checks on a diagnosis: the true beta, what ails a VAE, an inspector, bits a pixel."""
 
+import functools
+import math
 import re
 from collections.abc import Callable
 
@@ -11,7 +13,7 @@ from vae_lesson.clinic.broken import WARD, patient
 from vae_lesson.clinic.inspector import inspect_vae
 from vae_lesson.losses import bernoulli_nll, kl_standard_normal
 from vae_lesson.models import VAE
-from vae_lesson.teaching.checks.verdict import ONE_NUMBER, Verdict, attempt, compare, draw
+from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw, ours, seeded
 
 SYMPTOMS = {  # of the patients A to E
     findings.LOG_VAR_AS_SIGMA: "log_var settles at 0, where σ should be 1, and yet two runs on "
@@ -24,14 +26,19 @@ SYMPTOMS = {  # of the patients A to E
 PATIENTS = dict(zip("ABCDE", SYMPTOMS))
 
 
+def our_effective_beta(pixels, latents, kl_weight, n_pixels, latent_size) -> float:
+    """Return the effective beta of a loss with these reductions, by the translator."""
+    sizes = {"n_pixels": n_pixels, "latent_size": latent_size}
+    loss = translate.Loss(pixels=pixels, latents=latents, kl_weight=kl_weight, **sizes)
+    return translate.effective_beta(loss)
+
+
+@ours(our_effective_beta)
 def effective_beta(answer: Callable[[str, str, float, int, int], float]) -> Verdict:
     """Check answer(pixels, latents, kl_weight, n_pixels, latent_size) -> the effective beta.
 
     It is asked for all four ways to write "sum" or "mean", and its four numbers are compared.
     """
-
-    def table(by_pixels: float, by_latents: float, weight: float = 0.5) -> Tensor:
-        return torch.tensor([weight * b * a for b in (1, by_pixels) for a in (1, by_latents)])
 
     def all_cases():
         betas = [answer(p, j, 0.5, 100, 4) for p in ("sum", "mean") for j in ("sum", "mean")]
@@ -39,30 +46,20 @@ def effective_beta(answer: Callable[[str, str, float, int, int], float]) -> Verd
             return no_numbers[0]  # None, or a word: `compare` says which
         return torch.stack([torch.as_tensor(beta).double() for beta in betas], dim=-1)
 
-    right, inverse = table(100, 1 / 4), [table(1 / 100, 4), table(1 / 100, 4, 2.0)]
-    small, large = table(1 / 100, 1 / 4), table(100, 4)
-    unweighted = [table(100, 1 / 4, weight) for weight in (1.0, 2.0)]
+    def table(by_pixels: float, by_latents: float) -> Tensor:
+        return torch.tensor([0.5 * b * a for b in (1, by_pixels) for a in (1, by_latents)])
+
+    right, small, large = table(100, 1 / 4), table(1 / 100, 1 / 4), table(100, 4)
     mistakes = {
-        "the inverse: beta is how much the KL counts beside recon": inverse,
+        "the inverse: beta is how much the KL counts beside recon": [1 / right, table(0.01, 4)],
         "a mean over pixels counted the wrong way: it makes recon small, and so beta large": small,
         "a mean over latents counted the wrong way: it makes the KL small, and so beta": large,
         "sum and mean exchanged: it is the mean that divides": right.flip(0),
-        "n_pixels and latent_size exchanged: recon has n_pixels terms": table(4, 1 / 100),
-        "the weight alone: the reductions count too": table(1, 1),
-        "the reductions without the weight: multiply by kl_weight": unweighted,
+        "the reductions without the weight: multiply by kl_weight": 2 * right,
         "the pixels alone: a mean over latents divides the KL": table(100, 1),
         "the latents alone: a mean over pixels divides recon": table(1, 1 / 4),
     }
     return compare(all_cases, (), right, mistakes)
-
-
-def our_effective_beta(
-    pixels: str, latents: str, kl_weight: float, n_pixels: int, latent_size: int
-) -> float:
-    """Return the effective beta of a loss with these reductions, by the translator."""
-    sizes = {"n_pixels": n_pixels, "latent_size": latent_size}
-    loss = translate.Loss(pixels=pixels, latents=latents, kl_weight=kl_weight, **sizes)
-    return translate.effective_beta(loss)
 
 
 def diagnose(answers: dict[str, str] | Callable[[], dict[str, str]]) -> Verdict:
@@ -103,81 +100,33 @@ def fault_named(words: str) -> str | None:
     return fits[0] if len(fits) == 1 else None
 
 
+def our_factors(loss: Callable, output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
+    """Return the slopes by output, mu and log_var over those of −ELBO, their medians, `(3,)`."""
+    leaves = [value.clone().requires_grad_() for value in (output, mu, log_var)]
+    found = torch.autograd.grad(loss(leaves[0], x, *leaves[1:]).sum(), leaves)
+    of_neg_elbo = output.sigmoid() - x, mu, 0.5 * log_var.expm1()
+    return torch.stack([(a / b).median() for a, b in zip(found, of_neg_elbo)])
+
+
+@ours(our_factors)
 def factors(answer: Callable[..., Tensor]) -> Verdict:
     """Check answer(loss, output, x, mu, log_var) -> `(3,)`, the slopes over those of −ELBO."""
     output, x, mu, log_var = draw((6, 9), (6, 9), (6, 2), (6, 2))
-    x = x.sigmoid()
+    x, right = x.sigmoid(), torch.tensor([2.0, 3.0, 5.0])
 
-    def loss(output, x, mu, log_var):  # three factors that differ: 2, 3 and 5
+    def loss(output, x, mu, log_var):  # with these three factors
         of_log_var = kl_standard_normal(torch.zeros_like(mu), log_var)
         return 2 * bernoulli_nll(output, x) + 3 * kl_standard_normal(mu, log_var) + 2 * of_log_var
 
-    def over(*expected):
-        return _medians(found, expected)
-
-    found = _slopes(loss, output, x, mu, log_var)
-    recon, log_var_slope = output.sigmoid() - x, 0.5 * log_var.expm1()
-    right = our_factors(loss, output, x, mu, log_var)
-    themselves = [torch.stack([f.median() for f in found]), torch.cat([f.flatten() for f in found])]
+    slopes = output.sigmoid() - x, mu, 0.5 * log_var.expm1()
+    themselves = right * torch.stack([slope.median() for slope in slopes])
     mistakes = {
         "the mean of the loss: its sum has each image's own slope": right / 6,
-        "the inverse: divide what is measured by what it should be": 1 / right,
         "the derivatives themselves: divide each by what it should be": themselves,
-        "σ² − 1 without its ½": over(recon, mu, log_var.expm1()),
-        "logits where probabilities belong: sigmoid(o) − x": over(output - x, mu, log_var_slope),
-        "x − sigmoid(o): it is sigmoid(o) − x": over(-recon, mu, log_var_slope),
+        "σ² − 1 without its ½": right * torch.tensor([1, 1, 0.5]),
+        "x − sigmoid(o): it is sigmoid(o) − x": right * torch.tensor([-1, 1, 1]),
     }
     return compare(lambda *a: answer(loss, *a), (output, x, mu, log_var), right, mistakes)
-
-
-def our_factors(loss: Callable, output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
-    """Return the slopes by output, mu and log_var over those of −ELBO, their medians, `(3,)`."""
-    right = output.sigmoid() - x, mu, 0.5 * log_var.expm1()
-    return _medians(_slopes(loss, output, x, mu, log_var), right)
-
-
-def _slopes(loss: Callable, output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> tuple:
-    leaves = [value.clone().requires_grad_() for value in (output, mu, log_var)]
-    return torch.autograd.grad(loss(leaves[0], x, *leaves[1:]).sum(), leaves)
-
-
-def _medians(found: tuple, right: tuple) -> Tensor:
-    return torch.stack([(a / b).median() for a, b in zip(found, right)])
-
-
-class _Noisy(VAE):
-    """A VAE whose noise is known: eps is what it was given."""
-
-    def forward(self, x, eps=None, generator=None):
-        return super().forward(x, self.eps, generator)
-
-
-def noise(answer: Callable[[VAE, Tensor], Tensor]) -> Verdict:
-    """Check answer(model, x) -> `(B, L)`, the noise eps = (z − mu) / σ of one run."""
-    x, eps = draw((4, 9), (4, 3))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        model = _Noisy(3, 8, (1, 3, 3))
-    model.encoder[-1].bias.data[3:] += 1.0  # σ is not near 1
-    model.eps = eps
-    x = x.sigmoid()
-    with torch.no_grad():
-        mu, log_var = model.encode(x)
-    sigma = (0.5 * log_var).exp()
-    z = mu + sigma * eps
-    mistakes = {
-        "z itself: take mu away and divide by σ": z,
-        "z − mu: divide by σ": z - mu,
-        "z / σ: take mu away first": z / sigma,
-        "σ² for σ: σ is exp(½ log_var)": (z - mu) / log_var.exp(),
-        "log_var for σ: σ is exp(½ log_var)": (z - mu) / log_var,
-        "the opposite sign: z − mu, not mu − z": -eps,
-        "noise times σ: divide by it": (z - mu) * sigma,
-    }
-    verdict = compare(answer, (model, x), eps, mistakes)
-    if verdict.ok and "decode" in vars(model):
-        return Verdict("Not yet: right, but model.decode is still yours: put the old one back.")
-    return verdict
 
 
 def our_noise(model: VAE, x: Tensor) -> Tensor:
@@ -192,20 +141,43 @@ def our_noise(model: VAE, x: Tensor) -> Tensor:
     return (seen[0] - mu) / (0.5 * log_var).exp()
 
 
+@ours(our_noise)
+def noise(answer: Callable[[VAE, Tensor], Tensor]) -> Verdict:
+    """Check answer(model, x) -> `(B, L)`, the noise eps = (z − mu) / σ of one run."""
+    x, eps = draw((4, 9), (4, 3))
+    with seeded():
+        model = VAE(3, 8, (1, 3, 3)).requires_grad_(False)
+    model.encoder[-1].bias[3:] += 1.0  # σ is not near 1
+    model.forward = functools.partial(model.forward, eps=eps)  # its noise is known
+    x = x.sigmoid()
+    _, log_var = model.encode(x)
+    sigma = (0.5 * log_var).exp()
+    mistakes = {
+        "z − mu: divide by σ": sigma * eps,
+        "σ² for σ: σ is exp(½ log_var)": eps / sigma,
+        "log_var for σ: σ is exp(½ log_var)": sigma * eps / log_var,
+        "the opposite sign: z − mu, not mu − z": -eps,
+    }
+    verdict = compare(answer, (model, x), eps, mistakes)
+    if verdict.ok and "decode" in vars(model):
+        return Verdict("Not yet: right, but model.decode is still yours: put the old one back.")
+    return verdict
+
+
+@ours(lambda model, loss, x: [finding.fault for finding in inspect_vae(model, loss, x)])
 def inspector(answer: Callable[[VAE, Callable, Tensor], list[str]]) -> Verdict:
     """Check answer(model, loss, x) -> the names of what is wrong, patient by patient.
 
     The healthy are one with beta 1, and one with beta 4.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
+
+    def beta_4(output, x, mu, log_var):
+        return bernoulli_nll(output, x) + 4 * kl_standard_normal(mu, log_var)
+
+    with seeded():
         x = torch.rand(16, 784)
         cases = {name: patient(name, latent_size=4, hidden_size=16) for name in WARD}
-        model, _ = cases["healthy"]
-        cases["healthy, beta 4"] = (
-            model,
-            lambda o, x, m, v: bernoulli_nll(o, x) + 4 * kl_standard_normal(m, v),
-        )
+        cases["healthy, beta 4"] = (VAE(4, 16), beta_4)
         for name, (model, loss) in cases.items():
             said = attempt(answer, model, loss, x)
             if isinstance(said, Verdict):
@@ -219,36 +191,22 @@ def inspector(answer: Callable[[VAE, Callable, Tensor], list[str]]) -> Verdict:
     return Verdict("Correct.")
 
 
-def our_inspector(model: VAE, loss: Callable, x: Tensor) -> list[str]:
-    """Return the names of what is wrong with a model and its loss, as the package finds them."""
-    return [finding.fault for finding in inspect_vae(model, loss, x)]
-
-
+@ours(lambda nats, n_pixels: nats / n_pixels / math.log(2) + 8)
 def bits_per_dimension(answer: Callable[[Tensor, int], Tensor]) -> Verdict:
     """Check answer(nats, n_pixels) -> bits a pixel of 256 levels, from a density on [0, 1]."""
     # Few pixels, so that 8 bits an image show; near 0 bits, so that 255 levels for 256 show.
     nats, n_pixels = torch.tensor([-88.0, 40.0]), 16
-    log_2, log_255, log_256 = torch.tensor([2.0, 255.0, 256.0]).log()
+    log_2, log_255, log_256 = (math.log(n) for n in (2, 255, 256))
     a_pixel = nats / n_pixels
     in_bits = a_pixel / log_2
     right = in_bits + 8
-    density = [in_bits, in_bits - 8, in_bits + 8 / n_pixels]
-    mixed = [in_bits + log_256, (a_pixel + 8) / log_2]
-    inverse = [a_pixel * log_2 + 8, a_pixel * log_2, (a_pixel + log_256) * log_2]
-    of_image = [right * n_pixels, nats / log_2 + 8, nats / log_2]
+    mixed, inverse = [in_bits + log_256, (a_pixel + 8) / log_2], a_pixel * log_2 + 8
     mistakes = {
-        "bits of the density: a level is 1/256 wide, so every pixel costs 8 bits more": density,
+        "bits of the density: a level is 1/256 wide, so every pixel costs 8 bits more": in_bits,
         "255 levels: from 0 to 255 there are 256": (a_pixel + log_255) / log_2,
-        "nats: divide by log 2": [a_pixel, a_pixel + log_256, a_pixel + 8],
+        "nats: divide by log 2": [a_pixel, a_pixel + log_256],
         "nats and bits added up: a level costs 8 bits, which are log 256 = 5.5 nats": mixed,
         "multiplying by log 2: one bit is 0.69 nats, so there are more bits than nats": inverse,
-        "bits of the whole image: divide by the number of pixels": of_image,
-        "the wrong sign: nats is −log p already, more nats are more bits": [8 - in_bits, -right],
-        ONE_NUMBER: right.mean(),
+        "bits of the whole image: divide by the number of pixels": right * n_pixels,
     }
-    return compare(answer, (nats, n_pixels), right, mistakes)
-
-
-def our_bits_per_dimension(nats: Tensor, n_pixels: int) -> Tensor:
-    """Return bits per pixel from the nats per image of a density on [0, 1], 256 levels."""
-    return nats / n_pixels / torch.tensor(2.0).log() + 8
+    return compare(answer, (nats, n_pixels), right, mistakes, per_image=True)

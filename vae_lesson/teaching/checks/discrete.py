@@ -3,126 +3,82 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vae_lesson.priors.discrete import code_bound
-from vae_lesson.priors.discrete import perplexity as our_perplexity
-from vae_lesson.teaching.checks.verdict import ONE_NUMBER, Verdict, compare, draw
+from vae_lesson.priors import discrete
+from vae_lesson.teaching.checks.verdict import Verdict, compare, draw, ours
 
 
+@ours(discrete.straight_through)
 def through(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(z, e): the value of e, and of the gradients all for z, none for e."""
     z, e, slope = draw((2, 3), (2, 3), (2, 3))
-    zero = torch.zeros(2, 3)
+    verdict = compare(answer, (z, e), e, {"z itself: the decoder must see e": z})
+    if not verdict.ok:
+        return verdict
 
-    def value_and_gradients(z: Tensor, e: Tensor) -> Tensor | None:
+    def gradients(z: Tensor, e: Tensor) -> Tensor:
         z.requires_grad_(), e.requires_grad_()
-        out = answer(z, e)
-        if not isinstance(out, Tensor):
-            return out
-        if out.shape != (2, 3):
-            return Verdict(f"Not yet: the shape is {tuple(out.shape)}, it should be (2, 3).")
-        loss = (out * slope).sum()
-        of = torch.autograd.grad(loss, (z, e), allow_unused=True) if loss.requires_grad else ()
-        of = [zero if g is None else g for g in of] or [zero, zero]
-        return torch.stack([out.detach(), *of])
+        loss = (answer(z, e) * slope).sum() + 0 * (z + e).sum()  # so that both have a gradient
+        return torch.stack(torch.autograd.grad(loss, (z, e)))
 
-    def case(value: Tensor, of_z: Tensor, of_e: Tensor) -> Tensor:
-        return torch.stack([value, of_z, of_e])
-
+    none = torch.zeros_like(slope)
+    for_z, for_e, for_both = map(torch.stack, ([slope, none], [none, slope], [slope, slope]))
     mistakes = {
-        "no gradient at all: detach the difference alone, not the sum": case(e, zero, zero),
-        "e, and all of its own gradient: z gets none, and the encoder learns nothing": case(
-            e, zero, slope
-        ),
-        "z itself: the decoder must see e": case(z, slope, zero),
-        "z detached: its gradient comes back with the opposite sign": case(e, -slope, slope),
-        "only a z detached: e keeps its gradient as well": case(e, slope, slope),
-        "z and e exchanged: the value should be e, the gradient that of z": case(z, zero, slope),
+        "no gradient at all: detach the difference alone, not the sum": torch.stack([none, none]),
+        "e, and all of its own gradient: z gets none, and the encoder learns nothing": for_e,
+        "only a z detached: e keeps its gradient as well": for_both,
     }
-    return compare(value_and_gradients, (z, e), case(e, slope, zero), mistakes)
+    return compare(gradients, (z, e), for_z, mistakes)
 
 
+@ours(discrete.perplexity)
 def perplexity(answer: Callable[[Tensor, int], float]) -> Verdict:
     """Check answer(tokens, n_codes) -> the perplexity of all these tokens, one number."""
     # Three images of four tokens; entry 3 is never used.
-    tokens = torch.tensor([[0, 0, 0, 1], [2, 2, 2, 2], [0, 1, 4, 4]]).byte()
-    right = torch.tensor(our_perplexity(tokens, 5))
-    of_images, of_places = (
-        torch.tensor([our_perplexity(row, 5) for row in rows]) for rows in (tokens, tokens.T)
-    )
-    shares = torch.bincount(tokens.flatten(), minlength=5) / 12
-    nats = right.log()
+    tokens = torch.tensor([[0, 0, 0, 1], [2, 2, 2, 2], [0, 1, 4, 4]])
+    right = torch.tensor(discrete.perplexity(tokens, 5))
+    of_images = torch.tensor([discrete.perplexity(row, 5) for row in tokens])
+    nats, bits = right.log(), right.log2()
     mistakes = {
-        "the mean over images: count the tokens of all of them together": [
-            *(of_images.mean(), of_images.log().mean().exp(), of_images.log().mean(), of_images)
-        ],
-        "the mean over places: count the tokens of all of them together": [
-            *(of_places.mean(), of_places.log().mean().exp(), of_places.log().mean(), of_places)
-        ],
-        "the entropy: perplexity is its exponential": [nats, nats / torch.tensor(2.0).log()],
-        "the sign forgotten: −Σ p log p is over 0": [1 / right, -nats],
-        "bits in exp: log2 goes with 2**, log with exp": [
-            (nats / torch.tensor(2.0).log()).exp(),
-            2**nats,
-        ],
-        "the number of entries in use: a rare one counts less": torch.tensor(4.0),
-        "1 / Σ p²: take the entropy": 1 / shares.square().sum(),
-        "a share of K: do not divide by it": right / 5,
+        "the mean over images: count the tokens of all of them together": of_images.mean(),
+        "the entropy: perplexity is its exponential": [nats, bits],
+        "the sign forgotten: −Σ p log p is over 0": 1 / right,
+        "bits in exp: log2 goes with 2**, log with exp": [bits.exp(), 2**nats],
     }
     return compare(answer, (tokens, 5), right, mistakes)
 
 
+@ours(discrete.code_bound)
 def bound_in_nats(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(recon, logits, tokens) -> `(B,)`, recon − log p(tokens) in nats per image."""
-    (recon, logits), tokens = (
-        draw((3,), (3, 4, 5)),
-        torch.tensor([[0, 3, 3, 1], [4, 2, 0, 0], [1] * 4]).byte(),
-    )
-    recon = recon.exp()
-    right = code_bound(recon, logits, tokens)
-    log_p = logits.log_softmax(dim=2)
-    chosen = log_p.gather(2, tokens.long()[:, :, None])[:, :, 0]
-    raw = logits.gather(2, tokens.long()[:, :, None])[:, :, 0]
-    prior = -chosen.sum(dim=1)
-    log_k = torch.tensor(5.0).log()
+    recon, logits = draw((3,), (3, 4, 5))
+    recon, tokens = recon.exp(), torch.tensor([[0, 3, 3, 1], [4, 2, 0, 0], [1, 1, 1, 1]])
+    right = discrete.code_bound(recon, logits, tokens)
+    price = right - recon
+    raw = logits.gather(2, tokens[:, :, None]).sum(dim=(1, 2))
+    of_all = logits.log_softmax(dim=2).sum(dim=(1, 2))
     mistakes = {
-        "T · log K: that is the price under a uniform prior, this one is learned": recon
-        + 4 * log_k,
-        "a mean over tokens: their nats add up": recon + prior / 4,
-        "the wrong sign: log p is negative, and a cost is not": [recon - prior, -recon - prior],
-        "recon alone: the tokens cost too": recon,
-        "the tokens alone: recon is missing": prior,
-        "the logits themselves: log_softmax makes them log p": recon - raw.sum(dim=1),
-        "all entries' log p: only the chosen token is paid for": recon - log_p.sum(dim=(1, 2)),
-        "probabilities: take their logarithm": [
-            recon + chosen.exp().sum(dim=1),
-            recon - chosen.exp().sum(dim=1),
-        ],
-        "bits: recon is in nats, so is log": recon + prior / torch.tensor(2.0).log(),
-        ONE_NUMBER: [right.mean(), right.sum()],
+        "a mean over tokens: their nats add up": recon + price / 4,
+        "the wrong sign: log p is negative, and a cost is not": recon - price,
+        "the logits themselves: log_softmax makes them log p": recon - raw,
+        "all entries' log p: only the chosen token is paid for": recon - of_all,
     }
-    return compare(answer, (recon, logits, tokens), right, mistakes)
+    return compare(answer, (recon, logits, tokens), right, mistakes, per_image=True)
 
 
+@ours(discrete.draw_token)
 def next_token(answer: Callable[[Tensor, float, torch.Generator], Tensor]) -> Verdict:
     """Check answer(logits, temperature, generator) -> a drawn token for each row, `(B, 1)`.
 
     It is judged by how often each comes in 20,000 draws, so that any way to draw will do.
     """
     logits, n, temperature = torch.tensor([2.0, 1.0, 0.0, -3.0]), 20_000, 0.5
-
-    def shares(by: float) -> Tensor:
-        return torch.softmax(logits * by, dim=0)
-
-    first = F.one_hot(logits.argmax(), 4).float()
-    right = shares(1 / temperature)
+    right, plain, times = (torch.softmax(by * logits, dim=0) for by in (2, 1, 0.5))
     mistakes = {
-        "argmax: always the likeliest is no draw": first,
-        "the temperature without effect: divide the logits by it, before the softmax": shares(1),
-        "multiplied by the temperature: divide the logits by it": shares(temperature),
-        "all tokens equally often: use the logits": torch.full((4,), 0.25),
+        "argmax: always the likeliest is no draw": torch.tensor([1.0, 0, 0, 0]),
+        "the temperature without effect: divide the logits by it, before the softmax": plain,
+        "multiplied by the temperature: divide the logits by it": times,
     }
 
     def frequencies() -> Tensor | None:

@@ -10,43 +10,55 @@ from PIL import Image
 from torch import Tensor
 
 from vae_lesson import latent
-from vae_lesson.teaching.checks.verdict import Verdict, compare, draw
+from vae_lesson.teaching.checks.verdict import Verdict, compare, draw, ours
 
 
+@ours(latent.lerp)
 def lerp(answer: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
     """Check answer(z0, z1, t), the straight line from z0 at t = 0 to z1 at t = 1."""
-    z0, z1 = draw((4,), (4,))
-    t = 0.3
+    (z0, z1), t = draw((4,), (4,)), 0.3
     mistakes = {
         "the way from z1 to z0: at t = 0 you must be at z0": latent.lerp(z1, z0, t),
-        "the midpoint, whatever t is": (z0 + z1) / 2,
         "z0 + t·z1: at t = 1 that is z0 + z1, not z1": z0 + t * z1,
     }
     return compare(answer, (z0, z1, t), latent.lerp(z0, z1, t), mistakes)
 
 
+@ours(latent.traversal)
 def traversal(answer: Callable[[Tensor, int, Tensor], Tensor]) -> Verdict:
     """Check answer(z, j, values) -> `(n, L)`, copies of z `(L,)` with dimension j set to values."""
-    z, values = draw((4,), (3,))
-    j = 2
-    right = latent.traversal(z, j, values)
-    copies, others = z.repeat(3, 1), torch.arange(4) != j
-    added = copies + values[:, None] * ~others
-    neighbours = [latent.traversal(z, k, values) for k in (j - 1, j + 1)]
+    (z, values), j = draw((4,), (3,)), 2
+    right, axis, column = latent.traversal(z, j, values), torch.eye(4)[j], values[:, None]
     mistakes = {
-        "the values added to what is there: set dimension j to them": added,
-        "every dimension set to the value: set only dimension j": values[:, None].expand(3, 4),
-        "zeros in the other dimensions: keep what z has there": right * ~others,
-        "another dimension than j: they count from 0": neighbours,
-        "copies of z, unchanged": copies,
+        "the values added to what is there: set dimension j to them": z + column * axis,
+        "every dimension set to the value: set only dimension j": column.expand(3, 4),
+        "zeros in the other dimensions: keep what z has there": column * axis,
         "the last code n times: a code changed in a loop needs a clone": right[-1:].expand(3, 4),
-        "the codes as columns: each is a row": right.T,
-        "one code: return one for each of the values": [*right],
-        "the values of dimension j alone: return whole codes": [values, values[:, None]],
     }
     return compare(answer, (z, j, values), right, mistakes)
 
 
+def our_sliders(decode: Callable, z: Tensor, dimensions: list[int]) -> widgets.VBox:
+    """Return z decoded above a slider for each dimension, from -3 to 3, that moves it."""
+    image = widgets.Image(width=224)
+    ends = {"min": -3, "max": 3}
+    own = [widgets.FloatSlider(z[j].item(), description=f"z[{j}]", **ends) for j in dimensions]
+
+    def show(_=None) -> None:
+        code, buffer = z.clone(), io.BytesIO()
+        for j, slider in zip(dimensions, own):
+            code[j] = slider.value
+        pixels = (255 * decode(code[None])).byte().view(28, 28).cpu().numpy()
+        Image.fromarray(pixels).resize((224, 224), Image.Resampling.NEAREST).save(buffer, "PNG")
+        image.value = buffer.getvalue()
+
+    for slider in own:
+        slider.observe(show, "value")
+    show()
+    return widgets.VBox([image, *own])
+
+
+@ours(our_sliders)
 def sliders(answer: Callable[[Callable, Tensor, list[int]], widgets.Widget]) -> Verdict:
     """Check answer(decode, z, dimensions), a widget with an image of z decoded and a slider for
     each dimension. It is judged by the codes that it decodes, at first and at each move."""
@@ -57,17 +69,16 @@ def sliders(answer: Callable[[Callable, Tensor, list[int]], widgets.Widget]) -> 
         return torch.tensor([[new.get(j, v) for j, v in enumerate(z.tolist())] for new in changes])
 
     right = codes({}, {4: a}, {4: a, 1: b}, {4: a, 1: b, 2: c})
-    unheard = [right * torch.tensor([[1], [0], [0], [k]]) for k in (0, 1)]
+    unheard = [right * torch.tensor([[1], [0], [0], [last]]) for last in (0, 1)]
     late = [codes({}, {2: a}, {2: b}, {2: c}), codes({}, {}, {}, {2: c})]
-    by_place = [codes({0: v}, {0: a}, {0: a, 1: b}, {0: a, 1: b, 2: c}) for v in (-1.5, -2.0)]
     alone = codes({}, {4: a}, {1: b}, {2: c})
+    by_place = codes({0: -2.0}, {0: a}, {0: a, 1: b}, {0: a, 1: b, 2: c})
     mistakes = {
         "a slider that nobody hears: let each of them `observe`": unheard,
         "every slider on the last dimension: functions made in a loop see the loop's last j": late,
         "the slider that moved, alone: the others keep their numbers": alone,
         "dimensions 0, 1 and 2: the first slider is for dimensions[0]": by_place,
         "zeros in the other dimensions: keep what z has there": right * (right[-1] != z),
-        "z itself at every move: put the sliders' numbers into the code": codes({}, {}, {}, {}),
     }
     opened: list[widgets.Widget] = []
     widgets.Widget.on_widget_constructed(opened.append)
@@ -101,17 +112,17 @@ def _decoded(answer: Callable, z: Tensor, dimensions: list[int], values: list[fl
         return Verdict(f"Not yet: the sliders start at {starts}, z has {wanted} ({why}).")
     if not seen or not images[0].value:
         return Verdict("Not yet: there is no picture before the first move.")
-    found: list[Tensor] = []
-    for slider, value in zip([moved[0], *moved], [starts[0], *values]):  # at first nothing moves
-        before = len(seen) if found else 0
+    found = [seen[-1]]
+    for slider, value in zip(moved, values):
+        before = len(seen)
         slider.value = value
         found.append(seen[-1] if len(seen) > before else 0 * z)
-        picture = Image.open(io.BytesIO(images[0].value)).convert("L")
-        levels = np.float32(picture.resize((28, 28), Image.Resampling.BOX)).ravel()
-        if levels.max() <= 1:
-            return Verdict("Not yet: the picture is black: in a PNG white is 255, not 1.")
-        if np.abs(levels - 255 * torch.sigmoid(seen[-1] @ weights).numpy()).max() > 1:
-            return Verdict("Not yet: the image does not show the code decoded last.")
+    picture = Image.open(io.BytesIO(images[0].value)).convert("L")
+    levels = np.float32(picture.resize((28, 28), Image.Resampling.BOX)).ravel()
+    if levels.max() <= 1:
+        return Verdict("Not yet: the picture is black: in a PNG white is 255, not 1.")
+    if np.abs(levels - 255 * torch.sigmoid(seen[-1] @ weights).numpy()).max() > 1:
+        return Verdict("Not yet: the image does not show the code decoded last.")
     before, moved[0].step = len(seen), 0.03
     if len(seen) > before:
         return Verdict('Not yet: you hear more than moves, also a new step: `observe(…, "value")`.')
@@ -127,38 +138,17 @@ def _inside(widget: object, kind: type) -> list:
     return [found for child in getattr(widget, "children", ()) for found in _inside(child, kind)]
 
 
-def our_sliders(decode: Callable, z: Tensor, dimensions: list[int]) -> widgets.VBox:
-    """Return z decoded above a slider for each dimension, from -3 to 3, that moves it."""
-    image = widgets.Image(width=224)
-    ends = {"min": -3, "max": 3}
-    ours = [widgets.FloatSlider(z[j].item(), description=f"z[{j}]", **ends) for j in dimensions]
-
-    def show(_=None) -> None:
-        code, buffer = z.clone(), io.BytesIO()
-        for j, slider in zip(dimensions, ours):
-            code[j] = slider.value
-        pixels = (255 * decode(code[None])).byte().view(28, 28).cpu().numpy()
-        Image.fromarray(pixels).resize((224, 224), Image.Resampling.NEAREST).save(buffer, "PNG")
-        image.value = buffer.getvalue()
-
-    for slider in ours:
-        slider.observe(show, "value")
-    show()
-    return widgets.VBox([image, *ours])
-
-
+@ours(latent.attribute_direction)
 def attribute_direction(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(codes, has_it) -> mean code of those that have it less that of the others."""
     (codes,) = draw((7, 3))
     has_it = torch.tensor([True, False, True, False, False, False, True])
-    group, others = codes[has_it], codes[~has_it]
-    mean = group.mean(dim=0)
-    right = mean - others.mean(dim=0)
+    mean, others = codes[has_it].mean(dim=0), codes[~has_it].mean(dim=0)
+    right = mean - others
     from_all, unit = mean - codes.mean(dim=0), right / right.norm()
     mistakes = {
         "the opposite direction: from without to with": -right,
         "the mean code of those that have it: subtract that of the others": mean,
-        "sums instead of means: the larger group wins": group.sum(dim=0) - others.sum(dim=0),
         "the difference from the mean of all, which contains the group itself": from_all,
         "a unit vector: keep its length, which is how far the two groups are apart": unit,
     }

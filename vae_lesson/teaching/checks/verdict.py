@@ -5,16 +5,13 @@ compares the answer with the right result and with the wrong ones that people of
 wrong results apart by a case in which they differ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from tqdm.auto import trange
 
-from vae_lesson.data import to_float
 from vae_lesson.teaching.lesson import Text
-
-ONE_NUMBER = "one number for the whole batch: keep one value an image"
 
 
 class Verdict(Text):
@@ -23,6 +20,16 @@ class Verdict(Text):
     @property
     def ok(self) -> bool:
         return self.startswith("Correct.")
+
+
+def ours(answer: Callable) -> Callable:
+    """Give a check the package's own answer, `check.ours`: a lesson goes on with it till then."""
+
+    def with_answer(check: Callable) -> Callable:
+        check.ours = answer
+        return check
+
+    return with_answer
 
 
 def attempt(answer: Callable, *arguments) -> object:
@@ -39,10 +46,13 @@ def attempt(answer: Callable, *arguments) -> object:
     return Verdict("Not yet: your function returns nothing.") if result is None else result
 
 
-def compare(answer: Callable, arguments: tuple, right: Tensor, mistakes: dict) -> Verdict:
+def compare(
+    answer: Callable, arguments: tuple, right: Tensor, mistakes: dict, per_image: bool = False
+) -> Verdict:
     """Run `answer` on `arguments` and name the result: `right`, or one of `mistakes`.
 
-    `mistakes` maps what to say to the wrong result, or a list of them.
+    `mistakes` maps what to say to the wrong result, or a list of them; per_image: `right` is
+    `(B,)`, one value an image, and a single number is a mistake too.
     """
     results = [attempt(answer, *arguments) for _ in range(2)]
     for result in results:
@@ -57,6 +67,9 @@ def compare(answer: Callable, arguments: tuple, right: Tensor, mistakes: dict) -
     for message, wrongs in mistakes.items():
         if any(_same(first, w) for w in (wrongs if isinstance(wrongs, list) else [wrongs])):
             return Verdict(f"Not yet: this looks like {message}.")
+    if per_image and first.ndim == 0:
+        message = "one number for the whole batch: keep one value an image"
+        return Verdict(f"Not yet: this looks like {message}.")
     if first.shape != right.shape:
         got, wanted = tuple(first.shape), tuple(right.shape)
         return Verdict(f"Not yet: the shape is {got}, it should be {wanted}.")
@@ -68,62 +81,24 @@ def compare(answer: Callable, arguments: tuple, right: Tensor, mistakes: dict) -
     return Verdict(f"Not yet: the right shape, but values are off by up to {off:.3g}.")
 
 
-def draw(*shapes: tuple[int, ...]) -> list[Tensor]:
-    """Return a small case: tensors of N(0, 1) of these shapes, the same in every run."""
-    generator = torch.Generator().manual_seed(7)
-    return [torch.randn(shape, generator=generator) for shape in shapes]
-
-
-def compare_training(answer: Callable, ours: Callable, make: Callable, mistakes: dict) -> Verdict:
-    """Compare what is left by `answer`, a training loop, and by `ours`, which makes a mistake on
-    request: `mistakes` maps what to say to those options, beside those of every loop."""
-    mistakes = mistakes | {
-        "gradients that add up: call `zero_grad` in every step": {"zero": False},
-        "a loss that grows: its sign is turned": {"sign": -1},
-        "a single epoch, whatever `epochs` is": {"once": True},
-    }
-    wrong = {"no training: not one weight has changed": _weights_after(lambda *_: None, make)}
-    wrong |= {says: _weights_after(ours, make, **how) for says, how in mistakes.items()}
-    return compare(lambda: _weights_after(answer, make), (), _weights_after(ours, make), wrong)
-
-
-def descend(
-    weights: list,
-    loss: Callable,
-    images: Tensor,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    generator: torch.Generator,
-    sign: int = 1,
-    zero: bool = True,
-    once: bool = False,
-) -> None:
-    """Train by Adam on loss(x) of one batch after the other; the last three are common mistakes."""
-    optimizer = torch.optim.Adam(weights, lr=lr, fused=True)
-    few = len(images) < 100  # a check's: no bar
-    for _ in trange(1 if once else epochs, leave=False, disable=few):
-        order = torch.randperm(len(images), generator=generator, device=images.device)
-        for index in order.split(batch_size):
-            value = sign * loss(to_float(images[index]))
-            if zero:
-                optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-
-
-def _weights_after(train: Callable, make: Callable, **how) -> Tensor:
-    """Return all weights of the modules that `make` makes, after a small training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        modules = make()
-    generator = torch.Generator().manual_seed(7)
-    images = torch.randint(0, 256, (20, 2, 2), generator=generator).byte()
-    train(*modules, images, 2, 8, 0.01, generator, **how)
-    return torch.cat([w.detach().flatten() for module in modules for w in module.parameters()])
-
-
 def _same(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or (a.dtype == torch.bool) != (b.dtype == torch.bool):
         return False
     return torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-5, equal_nan=False)
+
+
+# --- small cases, the same in every run -----------------------------------------------------------
+
+
+def draw(*shapes: tuple[int, ...]) -> list[Tensor]:
+    """Return tensors of N(0, 1) of these shapes."""
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Draw what is made here, as a network's first weights, and put the global state back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        yield
