@@ -63,7 +63,7 @@ refresh: $(READY)
 
 # Run the lessons and make them static pages, in results/site/. PAGES=only: of the last such run.
 site: $(READY)
-	PYTHONPATH=tools $(BIN)/python site/pages.py $(PAGES)
+	PYTHONPATH=tools:tests $(BIN)/python site/pages.py $(PAGES)
 
 # Timings beside what they are compared with; run nothing else meanwhile. PARTS=training: only that.
 bench: $(READY)

@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser, for tests/test_browser.py and tests/benchmark.py.
+"""JupyterLab in a real browser, for the tests and for tools/benchmark.py.
 
 Needs Debian's `chromium` (apt-get install chromium).
 """
@@ -35,22 +35,18 @@ def jupyterlab(folder: Path, app: str = "jupyterlab"):
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as home, open(Path(home) / "lab.log", "w") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", app, "--no-browser", "--expose-app-in-browser"),
-                *(f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="),
-                *("--allow-root", f"--notebook-dir={folder}", "--LabApp.news_url="),
-            ],
-            env=os.environ
-            | {
-                "JUPYTER_CONFIG_DIR": home,
-                "JUPYTERLAB_SETTINGS_DIR": f"{home}/settings",
-                "JUPYTERLAB_WORKSPACES_DIR": f"{home}/workspaces",
-                "VAE_LESSON_RESULTS": f"{home}/results",
-            },
-            stdout=log,
-            stderr=subprocess.STDOUT,
+        options = (
+            f"--no-browser --expose-app-in-browser --allow-root --notebook-dir={folder} "
+            f"--port={port} --ServerApp.port_retries=0 --IdentityProvider.token= --LabApp.news_url="
         )
+        own = {
+            "JUPYTER_CONFIG_DIR": home,
+            "JUPYTERLAB_SETTINGS_DIR": f"{home}/settings",
+            "JUPYTERLAB_WORKSPACES_DIR": f"{home}/workspaces",
+            "VAE_LESSON_RESULTS": f"{home}/results",
+        }
+        command = [sys.executable, "-m", app, *options.split()]
+        process = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
         try:
             for _ in range(120):
                 try:

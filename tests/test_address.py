@@ -44,7 +44,7 @@ def test_where_it_cannot_be_fetched_the_lesson_ends_there(monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_cell_comes_first_and_once(name):
     lesson = read(name)
-    assert address.with_install(lesson) == lesson, "run .venv/bin/python tests/address.py"
+    assert address.with_install(lesson) == lesson, "run .venv/bin/python tools/address.py"
     code = [cell for cell in lesson.cells if cell.cell_type == "code"]
     assert code[0].source == address.INSTALL and "parameters" in code[1].metadata.tags
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
@@ -53,9 +53,8 @@ def test_the_cell_comes_first_and_once(name):
 def test_readme_and_citation_have_this_address_and_version():
     for name, change in [("README.md", address.readme), ("CITATION.cff", address.citation)]:
         text = (address.PROJECT / name).read_text(encoding="utf-8")
-        assert change(text) == text and address.ADDRESS in text, (
-            "run .venv/bin/python tests/address.py"
-        )
+        assert change(text) == text, "run .venv/bin/python tools/address.py"
+        assert address.ADDRESS in text
 
 
 def test_a_link_opens_the_lesson_of_this_version():

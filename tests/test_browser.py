@@ -1,5 +1,5 @@
-"""The lessons as a learner sees them: JupyterLab in a real browser. What explorers do there is in
-test_explorers_browser.py.
+"""The lessons as a learner sees them in a real browser: in JupyterLab, and as pages of the site.
+What explorers do there is in test_explorers_browser.py.
 
 Needs Debian's `chromium` (apt-get install chromium); without it these tests skip.
 """
@@ -8,6 +8,7 @@ import shutil
 
 import labs
 import nbformat
+import pages
 import pytest
 from lessons import LESSONS, NAMES, read, with_few_images
 
@@ -20,6 +21,15 @@ pytestmark = pytest.mark.lessons
 RUN = ["01_autoencoder", "02_vae", "03_latent_space", "04_anomaly"]
 WITHOUT_EXPLORER = ["05_likelihood", "07_diagnosis"]
 SMALL = "\ndataset, epochs, hidden_size = 'digits', 4, 64"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with labs.chromium() as browser:
+        yield browser
+
+
+# --- JupyterLab -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +48,6 @@ def lab(tmp_path_factory):
         nbformat.write(notebook, folder / f"{name}.ipynb")
     with labs.jupyterlab(folder) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with labs.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -83,3 +87,31 @@ def test_committed_lesson_shows_its_explorers_without_a_kernel(name, page, lab):
         picture.wait_for(timeout=20_000)
         assert picture.evaluate("img => img.naturalWidth") > 200
     assert page.get_by_text("model not found").count() == 0
+
+
+# --- the site -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Return a folder with the index, and a committed lesson of much code, tables and formulas."""
+    folder = tmp_path_factory.mktemp("site")
+    pages.write(folder, "lesson.html", *pages.lesson_page(read("08_conditional"), "<nav></nav>"))
+    index = pages.index_page((pages.PROJECT / "README.md").read_text(encoding="utf-8"))
+    pages.write(folder, "index.html", index, {})
+    return folder
+
+
+@pytest.mark.parametrize("width", [1200, 390], ids=["wide", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index.html", "lesson.html"])
+def test_a_page_asks_for_nothing_has_room_and_is_for_everybody(name, scheme, width, browser, site):
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 844})
+    faults, asked = labs.faults(page), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((site / name).as_uri())
+    page.wait_for_load_state("networkidle")
+    assert {url for url in asked if not url.startswith("data:")} == {page.url} and faults == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert labs.violations(page) == []
+    page.close()

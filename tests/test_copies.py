@@ -1,6 +1,5 @@
 """The learner's own copies: made where they are missing, never written over, compared."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -42,6 +41,10 @@ def rewrite(notebook: nbformat.NotebookNode) -> None:
     notebook.cells[0].source += "\n\nOne sentence more."
 
 
+def retype(notebook: nbformat.NotebookNode) -> None:
+    notebook.cells[0] = nbformat.v4.new_raw_cell(notebook.cells[0].source)
+
+
 def test_a_copy_is_its_lesson_without_outputs(project, make):
     first, said = make()
     assert first == project / "my" / f"{NAMES[0]}.ipynb" and said == ""
@@ -55,7 +58,6 @@ def test_a_copy_is_its_lesson_without_outputs(project, make):
         nbformat.validate(copy)
         assert copy.metadata.pop("vae_lesson")["made_from"]
         assert copy == wanted  # with ids, tags and the kernel
-        assert any("parameters" in cell.metadata.get("tags", []) for cell in copy.cells)
 
 
 def test_a_learners_copy_is_never_written_over(project, make):
@@ -66,31 +68,21 @@ def test_a_learners_copy_is_never_written_over(project, make):
     assert [path.read_bytes() for path in sorted((project / "my").iterdir())] == before
 
 
-def test_a_changed_lesson_is_said_and_its_copy_stays(project, make):
+@pytest.mark.parametrize("changed", [rewrite, retype])
+def test_a_changed_lesson_is_said_and_its_copy_stays(project, make, changed):
     first, _ = make()
     lesson, copy = (project / folder / f"{NAMES[1]}.ipynb" for folder in ("notebooks", "my"))
     before = copy.read_bytes()
-    change(lesson, rewrite)
-    opens, said = make()
-    assert opens == first and copy.read_bytes() == before
-    assert said == (
+    change(lesson, changed)
+    assert make() == (
+        first,
         f"my/{NAMES[1]}.ipynb was made from an older lesson 02: to begin the new one, rename or "
-        "remove it and run make lab again.\n"
+        "remove it and run make lab again.\n",
     )
+    assert copy.read_bytes() == before
     copy.rename(copy.with_name("02_as_I_did_it.ipynb"))
     assert make() == (first, "")
-    assert "One sentence more." in copy.read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("kind", ["raw", "code"])
-def test_another_type_of_cell_is_a_change(project, make, kind):
-    def retype(notebook):
-        new = nbformat.v4.new_raw_cell if kind == "raw" else nbformat.v4.new_code_cell
-        notebook.cells[0] = new(notebook.cells[0].source)
-
-    make()
-    change(project / "notebooks" / f"{NAMES[0]}.ipynb", retype)
-    assert "older lesson 01" in make()[1]
+    assert nbformat.read(copy, as_version=4).cells[0] == nbformat.read(lesson, 4).cells[0]
 
 
 def test_a_lesson_that_was_only_run_again_has_not_changed(project, make):
@@ -106,19 +98,11 @@ def test_a_lesson_that_was_only_run_again_has_not_changed(project, make):
     assert make() == (first, "")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b'{"cells": [',
-        b"\xff\xfe\x00",
-        b"[]",
-        b"null",
-        b'{"metadata": null}',
-        b'{"metadata": {"vae_lesson": "mine"}}',
-        b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
-    ],
-)
+NO_HASH = b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+DAMAGED = [b"", b"\xff\xfe\x00", b"[]", b"null", b'{"metadata": {"vae_lesson": "mine"}}', NO_HASH]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_copy_is_left_alone(project, make, content):
     make()
     change(project / "notebooks" / f"{NAMES[1]}.ipynb", rewrite)
@@ -129,13 +113,9 @@ def test_a_damaged_copy_is_left_alone(project, make, content):
 
 
 def test_a_later_lesson_gets_its_copy(project, make):
-    later = (project / "notebooks" / f"{NAMES[2]}.ipynb").rename(project / "later")
-    first, _ = make()
-    before = first.read_bytes()
-    later.rename(project / "notebooks" / "06_later.ipynb")
-    assert make() == (first, "")
-    assert json.loads((project / "my/06_later.ipynb").read_text(encoding="utf-8"))["cells"]
-    assert first.read_bytes() == before
+    make()
+    shutil.copy(LESSONS[2], project / "notebooks/99_later.ipynb")
+    assert make()[1] == "" and (project / "my/99_later.ipynb").stat().st_size > 1000
 
 
 def test_without_a_folder_of_ones_own_the_lessons_themselves_open(project, make):
@@ -151,11 +131,6 @@ def test_a_folder_that_cannot_be_written_is_said(project, make):
     first.parent.chmod(0o500)
     assert make() == (first, "my/ cannot be written: what you change there is not kept.\n")
     first.parent.chmod(0o700)
-    shutil.rmtree(first.parent)
-    project.chmod(0o500)
-    opens, said = make()
-    project.chmod(0o700)
-    assert opens.parent.name == "notebooks" and "could be copied" in said
 
 
 def test_a_full_disk_leaves_no_half_of_a_copy(project, make, monkeypatch):

@@ -7,10 +7,7 @@ import inspect
 import io
 import itertools
 import re
-import shutil
-import subprocess
 import sys
-import warnings
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +16,6 @@ import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
-import traitlets
 from IPython.core.formatters import DisplayFormatter
 from jupyter_client.manager import start_new_kernel
 from PIL import Image, ImageDraw
@@ -30,6 +26,9 @@ from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.pictures import GAP, PICTURE, as_pictures, enlarged
 from vae_lesson.priors import discrete
 from vae_lesson.teaching import reopen
+
+# A warning would stand in the notebook: as of arrays that cannot be written, which bytes make.
+pytestmark = pytest.mark.filterwarnings("error")
 
 ZEROS, ONES, EYE = torch.zeros(5), torch.ones(5), torch.eye(5)
 
@@ -138,7 +137,7 @@ class Page:
     def told(self) -> str:
         """Return the error that it has heard of, and nothing else."""
         ((content, _),), self.heard = self.heard, []
-        assert content.keys() == {"id", "error"} and content["id"] == "a"
+        assert content == {"id": "a", "error": content["error"]}
         return content["error"]
 
 
@@ -224,6 +223,7 @@ def made(kind: str, images, change=lambda model: None):
             shown = explore.morph(model, *images.test[:2], images.test)
         case "tokens":
             shown = explore.change_tokens(model, images.test[0])
+            return shown, model, [lambda z: model.decode_mean(z.long())]
         case "drawing":
             shown = explore.draw_digit(model, images)
         case _:
@@ -242,9 +242,10 @@ def place(shown, step: int) -> np.ndarray:
 
 @by_code
 def test_what_is_shown_is_of_the_pages_move_or_of_nobodys(kind, images):
+    count = n_widgets()
     shown, _, decoders = made(kind, images)
-    page, start, first, seen = Page(shown), shown.z.tolist(), shown.image, []
-    assert shown.state["start"] == start
+    page, first, seen = Page(shown), shown.image, []
+    assert shown.state["start"] == shown.z.tolist()
     assert (shown.shown["id"], shown.shown["controls"]) == (None, {})
     assert_shows(shown, *decoders)
     shown.observe(lambda change: seen.append((change.new.tolist(), shown.image)), "z")
@@ -262,63 +263,16 @@ def test_what_is_shown_is_of_the_pages_move_or_of_nobodys(kind, images):
         assert_shows(shown, *decoders)
         assert seen.pop() == (code.tolist(), shown.image) and not seen
     assert page.heard == [] and shown.image != first  # `shown` is the answer
-    assert shown.get_state()["shown"] == shown.shown and "state" in shown.keys
     assert not {"z", "image"} & set(shown.keys)  # its pixels go to the page once
-    shown.reset()
-    assert shown.z.tolist() == start and shown.image == first
-
-
-@pytest.mark.parametrize("latent_size", [1, 5])
-def test_a_move_to_where_it_is_is_answered_too(latent_size):
-    model = a_model(latent_size=latent_size)
-    shown, answers = explore.latent_sliders(model), []
-    shown.observe(lambda change: answers.append(change.new["id"]), "shown")
-    for id in ("a", "b", "c"):
-        Page(shown).move(np.ones(latent_size), id)
-    assert answers == ["a", "b", "c"]  # once each
-    assert_shows(shown, model)
-
-
-@by_code
-def test_codes_are_decoded_for_the_page_and_nothing_moves(kind, images):
-    shown, _, decoders = made(kind, images)
-    page, before = Page(shown), (shown.z.tolist(), shown.shown, shown.image)
-    codes = [place(shown, step) for step in range(3)]
-    assert [x.shape for x in page.decode(codes, side=14)] == [(3, 14, 14)] * len(decoders)
+    before, codes = (shown.z.tolist(), shown.shown), [place(shown, step) for step in range(3)]
     for decoder, batch in zip(decoders, page.decode(codes), strict=True):
         assert_same(batch, np.stack([decoded(decoder, code) for code in codes]))
-    assert (shown.z.tolist(), shown.shown, shown.image) == before
-
-
-def test_decoding_for_the_page_warns_of_nothing(vae):
-    # PyTorch would, of an array that is not writable: what bytes make.
-    torch.set_warn_always(True)
-    with warnings.catch_warnings(record=True) as warned:
-        Page(explore.latent_sliders(vae)).decode(np.ones((2, 5)))
-    torch.set_warn_always(False)
-    assert [str(each.message) for each in warned] == []
-
-
-@every
-def test_what_fails_is_answered_and_the_code_stays(kind, images):
-    shown, model, _ = made(kind, images)
-    page = Page(shown)
-    page.move(place(shown, 1), "first")
-    before, bias = (
-        (shown.z.tolist(), shown.shown, shown.image),
-        last_layer(model.decoder).bias.clone(),
-    )
-    last_layer(model.decoder).bias.fill_(torch.nan)
-    page.move(place(shown, 2))
-    assert page.told() == "ValueError: the decoder gives NaN or inf: has its training diverged?"
-    if kind != "drawing":
-        page.ask({"do": "decode", "id": "a", "side": 9}, [place(shown, 2)])
-        assert page.told().startswith("ValueError: the decoder gives NaN or inf")
-    assert (shown.z.tolist(), shown.shown, shown.image) == before
-    last_layer(model.decoder).bias.copy_(bias)
-    page.move(place(shown, 2), "good")
-    assert shown.shown["id"] == "good" and page.heard == []
-    assert still_of(shown).size  # and all is well again
+    assert [x.shape for x in page.decode(codes, side=14)] == [(3, 14, 14)] * len(decoders)
+    assert (shown.z.tolist(), shown.shown) == before
+    assert n_widgets() > count
+    shown.close()
+    shown.z = codes[0]  # a link from another cell outlives it
+    assert n_widgets() == count
 
 
 @pytest.mark.parametrize("error", [KeyError("no"), KeyboardInterrupt()], ids=["error", "interrupt"])
@@ -328,13 +282,15 @@ def test_whatever_a_decoder_raises_is_answered(error):
             raise error
         return function(z)
 
-    page = Page(explore.latent_sliders(fails, z=torch.zeros(2)))
+    shown = explore.latent_sliders(fails, z=torch.zeros(2))
+    page, before = Page(shown), (shown.z.tolist(), shown.shown, shown.image)
     page.move([1, 0], where=1)
     assert page.told() == f"{type(error).__name__}: {error}"
     page.ask({"do": "decode", "id": "a", "side": 9}, [[1, 0]])
     assert page.told() == f"{type(error).__name__}: {error}"
-    page.shown.z = [0, 1]
-    assert page.shown.shown["id"] is None and page.shown.shown["controls"] == {}  # forgotten
+    assert (shown.z.tolist(), shown.shown, shown.image) == before
+    shown.z = [0, 1]
+    assert shown.shown["id"] is None and shown.shown["controls"] == {}  # forgotten
 
 
 def test_a_bad_code_is_refused_and_nothing_changes(vae):
@@ -365,30 +321,6 @@ def test_a_code_may_be_a_tensor_or_a_list(vae):
         assert_shows(shown, vae)
 
 
-def test_explorers_can_be_linked_both_ways(images):
-    model, answers = a_model(latent_size=2), []
-    one, two = explore.latent_sliders(model), explore.latent_map(model, images)
-    for source, target in [(one, two), (two, one)]:
-        traitlets.dlink((source, "z"), (target, "z"))
-        source.observe(lambda change: answers.append(change.new["id"]), "shown")
-    for moved, other, code in [(one, two, [1.5, 0.0]), (two, one, [-1.0, 2.0])]:
-        page = Page(moved)
-        page.move(code, "mine", where=1)
-        assert moved.z.tolist() == other.z.tolist() == code and other.image == moved.image
-        assert (moved.shown["id"], moved.shown["controls"]) == ("mine", {"where": 1})
-        # The other page has to follow.
-        assert (other.shown["id"], other.shown["controls"]) == (None, {}) and page.heard == []
-    assert sorted(answers, key=str) == [None, None, "mine", "mine"]  # each once
-
-
-def test_sliders_can_go_on_from_a_drawing(vae, pad):
-    shown = explore.latent_sliders(vae)
-    traitlets.dlink((pad, "z"), (shown, "z"))
-    Page(pad).move(a_drawing())
-    assert shown.z.tolist() == pad.z.tolist() and pad.z.any() and shown.image == pad.image
-    assert shown.values() == np.clip(pad.z, -3, 3).tolist()
-
-
 # --- what the page is given: sliders and maps -----------------------------------------------------
 
 
@@ -398,20 +330,16 @@ def names_of(shown) -> list[str]:
 
 def test_sliders_stand_where_the_code_or_the_page_says(vae):
     shown = explore.latent_sliders(vae, ONES)
-    state = shown.state
-    assert (state["kind"], state["names"], state["start"]) == ("sliders", [""], [1.0] * 5)
-    assert (state["shows_z"], state["n_folded"], state["examples"]) == (True, 0, None)
     shown.z = [0.5, 1.0, 0.0, 0.0, -9.0]
     assert shown.values() == [0.5, 1.0, 0.0, 0.0, -3.0]  # -9 is out of range
     Page(shown).move([0, 2.1, 0, 0, -9], values=[0, 2.1, 0, 0, -3])
     assert shown.values() == [0, 2.1, 0, 0, -3]  # float32 does not come back to 2.1
     directions = {"tilt": (ONES, 2.0), "width": (EYE[2], 1.0)}
     shown = explore.direction_sliders(vae, torch.arange(5.0), directions)
-    assert shown.values() == [0.0, 0.0] and shown.z.tolist() == [0, 1, 2, 3, 4]
     Page(shown).move([0.5, 1.5, 1.5, 3.5, 4.5], values=[0.5, -1])
     assert shown.values() == [0.5, -1]
     shown.z = ONES  # they begin anew from there
-    assert shown.values() == [0.0, 0.0] and not shown.state["shows_z"]
+    assert shown.values() == [0.0, 0.0]
 
 
 def test_sliders_are_ordered_by_kl_and_unused_ones_folded(wide, images):
@@ -426,22 +354,11 @@ def test_sliders_are_ordered_by_kl_and_unused_ones_folded(wide, images):
     assert shown.values() == [1.0, 2.0, 0.0, 0.5, 1.5]
     shown = explore.latent_sliders(with_kl([0.0] * 5), test_images=images.test)
     assert shown.state["n_folded"] == 5 and still_of(shown).shape[0] >= PICTURE
-    shown = explore.latent_sliders(with_kl(torch.linspace(0, 1, 64)), test_images=images.test)
-    assert names_of(shown) == [f"z[{j}]" for j in reversed(range(64))]
     shown = explore.compare({"wide": wide, "vae": model}, images)
     assert names_of(shown)[:3] == ["z[2]", "z[4]", "z[0]"]
     assert shown.state["n_folded"] == 0  # what it does not use, the other one may
-
-
-def test_a_vaes_kl_is_computed_from_its_test_images(vae, wide, images):
-    mu, log_var = vae.encode(data.to_float(images.test))
-    kl = 0.5 * (mu**2 + log_var.exp() - 1 - log_var).mean(dim=0)
-    order = sorted(range(5), key=lambda j: -kl[j])
-    assert order != list(range(5))
-    shown = explore.latent_sliders(vae, test_images=images.test)
-    assert names_of(shown) == [f"z[{j}]" for j in order]
     # An autoencoder has no KL, and without images nobody knows it.
-    for other in explore.latent_sliders(wide, None, images.test), explore.latent_sliders(vae):
+    for other in explore.latent_sliders(wide, None, images.test), explore.latent_sliders(model):
         assert names_of(other) == [f"z[{j}]" for j in range(5)] and other.state["n_folded"] == 0
 
 
@@ -457,7 +374,7 @@ def test_a_limit_is_a_number_two_ends_or_these_and_a_step(vae, limit, low, high,
     assert shown.state["sliders"] == [slider] and shown.state["start"] == [1.0] * 5
 
 
-@pytest.mark.parametrize("n, every_nth", [(40, 2), (24, 1), (7, 1), (25, 2), (49, 3)])
+@pytest.mark.parametrize("n, every_nth", [(24, 1), (7, 1), (25, 2)])
 def test_examples_are_test_images_from_all_over_and_their_codes(n, every_nth, vae, wide, images):
     test = strokes(n, 3)
     for shown, model in [
@@ -474,8 +391,7 @@ def test_examples_are_test_images_from_all_over_and_their_codes(n, every_nth, va
 def test_a_map_is_square_and_reaches_the_codes(images):
     model = a_model(latent_size=2)
     model.encoder[-1].weight *= 0.01
-    state = explore.latent_map(model, images, torch.tensor([1.0, -1.0])).state
-    assert (state["kind"], state["start"]) == ("map", [1.0, -1.0])
+    state = explore.latent_map(model, images).state
     assert (state["low"], state["high"]) == ([-3.0, -3.0], [3.0, 3.0])
     model.encoder[-1].weight *= 400
     model.encoder[-1].bias[:2] = torch.tensor([12.0, -1.0])
@@ -497,14 +413,12 @@ def test_the_codes_lie_where_a_click_would_find_them(images):
     three = dataclasses.replace(images, test=images.test[:3], test_labels=labels)
     state = explore.latent_map(model, three).state
     (background,) = state["backgrounds"]
-    assert background.startswith(b"\x89PNG") and list(state["views"]) == ["codes", "decoded"]
     drawn = opened(background).astype(int)
     assert drawn.shape == (2 * maps.PLANE, 2 * maps.PLANE, 4)
     assert 0 < drawn[..., 3].mean() < 128  # the page may be dark
     coloured = np.argwhere((np.ptp(drawn[..., :3], axis=2) > 40) & (drawn[..., 3] > 40))
     x, y = (places[0].numpy() + 3) / 6
     distance = np.abs(coloured - np.array([1 - y, x]) * len(drawn)).max(axis=1)
-    assert distance.min() < 0.003 * len(drawn)
     assert (distance < 0.01 * len(drawn)).sum() > 4  # the dot, and not the end of something
 
 
@@ -516,15 +430,15 @@ def score_of(shown) -> tuple[float, float, float]:
     return tuple(shown.shown["score"][name] for name in ("recon", "kl", "place"))
 
 
-@pytest.mark.parametrize("turn", [None, np.fliplr, np.transpose], ids=["page", "view", "turned"])
-def test_a_drawing_is_shown_in_every_part(turn, vae, pad):
-    page, drawn = Page(pad), turn(a_drawing()) if turn else a_drawing()
-    if turn:
-        pad.drawing = drawn
+@pytest.mark.parametrize("id", [None, "7-1"], ids=["code", "page"])
+def test_a_drawing_is_shown_in_every_part(id, vae, pad):
+    page, drawn = Page(pad), a_drawing()
+    if id:
+        page.move(drawn, id)
     else:
-        page.move(drawn, "7-1")
+        pad.drawing = drawn = np.fliplr(drawn)  # a view
     np.testing.assert_array_equal(pad.drawing, drawn)
-    assert pad.shown["id"] == (None if turn else "7-1") and page.heard == []
+    assert pad.shown["id"] == id and page.heard == []
     assert pad.shown["drawing"] == drawn.tobytes()
     prepared = data.centre_digit(torch.from_numpy(drawn.copy()))
     mu, log_var = (part[0].numpy() for part in vae.encode(prepared.flatten()[None] / 255))
@@ -555,13 +469,11 @@ def test_the_neg_elbo_is_in_nats_and_adds_up(vae, pad):
 
 
 def test_its_place_is_the_rank_among_the_test_images(vae, images, pad):
-    scores, places = evaluate.neg_elbo_per_image(vae, images.test), set()
+    scores = evaluate.neg_elbo_per_image(vae, images.test)
     for index in range(5):
         pad.drawing = images.test[index].numpy()
         recon, kl, where = score_of(pad)
         assert where == pytest.approx((scores < recon + kl).float().mean().item())
-        places.add(where)
-    assert len(places) > 2
     # To this decoder, which is dark everywhere, ink is what costs.
     pad.drawing = np.full((28, 28), 255, np.uint8)
     assert score_of(pad)[2] == 1 and "100.0% of 40 test images: strange" in alt_of(pad)
@@ -587,37 +499,26 @@ def test_beside_it_are_its_neighbours_by_code_and_draws_around_the_code(vae, ima
 
 def test_it_begins_with_the_first_test_image_the_one_given_or_none(vae, images, pad):
     np.testing.assert_array_equal(pad.drawing, images.test[0])
-    assert pad.state["kind"] == "drawing" and pad.state["class_names"] == images.class_names
-    assert (pad.state["n_scores"], pad.state["strange"]) == (40, 0.99)
     given = explore.draw_digit(vae, images, images.test[3])
     assert given.shown["drawing"] == images.test[3].numpy().tobytes()
-    assert given.shown["score"] != pad.shown["score"]
     z, image = pad.z.tolist(), pad.image
     pad.clear()
-    assert pad.shown.keys() == {"id", "controls", "drawing", "shapes", "buffers"}
-    ((seen,),) = pictures(pad.shown)
-    assert not seen.any() and pad.shown["drawing"] == bytes(784) == pad.drawing.tobytes()
+    nothing = {"drawing": bytes(784), "shapes": [(1, 28, 28)], "buffers": [bytes(784)]}
+    assert pad.shown == {"id": None, "controls": {}, **nothing}
     assert pad.z.tolist() == z and pad.image == image  # the last one's
     assert alt_of(pad) == "Drawing pad: an empty pad"
     empty = explore.draw_digit(vae, images, torch.zeros(28, 28, dtype=torch.uint8))
     assert empty.shown == pad.shown and (still_of(empty) == still_of(pad)).all()
 
 
-@pytest.mark.parametrize("latent_size", [1, 5])
-def test_the_same_drawing_after_clear_is_shown_again(images, latent_size):
-    model, test = a_model(latent_size=latent_size), images.test.clone()
-    shown = explore.draw_digit(model, images)
-    first, page = shown.shown, Page(shown)
-    shown.clear()
-    shown.drawing = images.test[0].numpy()
-    assert shown.shown == first
-    for id, pixels in [("clear", 0 * test[0]), ("again", test[0]), ("and again", test[0])]:
-        page.move(pixels, id)
-        assert shown.shown["id"] == id
-    assert shown.shown == {**first, "id": "and again"} and page.heard == []
-    assert_same(opened(shown.image), enlarged(decoded(model, shown.z)))
-    assert explore.draw_digit(model, images).shown == first  # each has the same draws
-    shown.drawing[:] = 7
+def test_the_same_drawing_is_shown_again_and_has_the_same_draws(vae, images, pad):
+    first, test = pad.shown, images.test.clone()
+    pad.clear()
+    for id in ("again", "and again"):
+        Page(pad).move(test[0], id)
+        assert pad.shown == {**first, "id": id}
+    assert explore.draw_digit(vae, images).shown == first
+    pad.drawing[:] = 7
     assert torch.equal(images.test, test)
 
 
@@ -646,16 +547,13 @@ def test_a_morph_goes_from_image_or_code_to_another(vae, wide, images):
     shown = explore.morph(vae, start, end.double())
     assert shown.z.tolist() == shown.state["start"] == [1, 0.5, 0, 0.5, -1.5]
     assert shown.state["ends"] == [start.tolist(), end.tolist()]
-    assert shown.state["kind"] == "morph" and list(shown.state["paths"]) == ["lerp", "slerp"]
     for image, z in zip(*pictures(shown.state["end_images"]), (start, end), strict=True):
         assert_same(image, decoded(vae, z))
-    for model in (vae, wide):
-        shown = explore.morph(model, images.test[0], images.test[1])
-        codes = evaluate.codes(model, images.test[:2]).numpy()
-        for ends in (shown.state["ends"], shown.ends):
-            np.testing.assert_allclose(ends, codes, atol=1e-5)
-        np.testing.assert_allclose(shown.z, codes.mean(axis=0), atol=1e-5)
-        np.testing.assert_array_equal(pictures(shown.state["end_images"])[0], images.test[:2])
+    shown = explore.morph(wide, *images.test[:2])
+    codes = evaluate.codes(wide, images.test[:2]).numpy()
+    np.testing.assert_allclose(shown.ends, codes, atol=1e-5)
+    np.testing.assert_allclose(shown.z, codes.mean(axis=0), atol=1e-5)
+    np.testing.assert_array_equal(pictures(shown.state["end_images"])[0], images.test[:2])
 
 
 def test_a_pair_of_examples_takes_the_place_of_the_ends(vae, images):
@@ -664,9 +562,9 @@ def test_a_pair_of_examples_takes_the_place_of_the_ends(vae, images):
     Page(shown).move(latent.slerp(*ends, 0.25), t=0.25, path="slerp", pair=[3, 7])
     np.testing.assert_allclose(shown.ends, ends, atol=1e-5)
     still = still_of(shown)[..., 0]
-    row = [images.test[6].numpy(), decoded(vae, shown.z), images.test[14].numpy()]
-    for i, image in enumerate(row):
-        assert_same(still[:PICTURE, i * (PICTURE + GAP) :][:, :PICTURE], enlarged(image))
+    for i, image in enumerate([images.test[6], decoded(vae, shown.z), images.test[14]]):
+        part = still[:PICTURE, i * (PICTURE + GAP) :][:, :PICTURE]
+        assert_same(part, enlarged(np.asarray(image)))
     for i in (0, 3, morphs.FRAMES - 1):
         frame = still[-morphs.FRAME :, i * morphs.FRAME : (i + 1) * morphs.FRAME]
         image = decoded(vae, latent.slerp(*ends, i / (morphs.FRAMES - 1)))
@@ -680,42 +578,29 @@ def test_tokens_begin_with_those_of_the_image(images):
     model = tokens_model()
     shown = explore.change_tokens(model, images.test[0])
     assert shown.z.tolist() == model.tokens(images.test[:1])[0].tolist()
-    assert [shown.state[name] for name in ("kind", "side", "n_codes")] == ["tokens", 7, 9]
-    assert shown.cell == 24  # in the middle
-    assert f"entry {shown.z[24]:.0f} at row 4, column 4" in alt_of(shown)
-    page, z, seen = Page(shown), shown.z.copy(), []
-    z[37] = (z[37] + 4) % 9
-    page.move(z, cell=37)
-    assert shown.cell == 37 and f"entry {z[37]:.0f} at row 6, column 3" in alt_of(shown)
+    z, seen = (shown.z + 4) % 9, []
+    Page(shown).move(z, cell=37)
+    assert f"entry {z[37]:.0f} at row 6, column 3" in alt_of(shown)
     for entry in (8, 7.6, 99, 0, -1):
-        page.move(np.full(49, entry))
-        seen.append(shown.shown["buffers"])
+        shown.z = np.full(49, entry)
+        seen.append(shown.image)
     assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4]  # the nearest that there are
 
 
 def test_each_model_is_moved_in_units_of_its_own_codes(vae, wide, images):
     shown, own = explore.compare({"wide": wide, "vae": vae}, images), in_own_units(wide, images)
-    assert (shown.state["kind"], shown.state["names"]) == ("sliders", ["wide", "vae"])
     for u in (ZEROS, torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0])):
         shown.z = u
         assert (decoded(wide, u) != decoded(own, u)).any()
         assert_shows(shown, own, vae)
     flat = a_model(models.Autoencoder, 2)
     flat.encoder[-1].bias += 20.0
+    flat.encoder[-1].weight[1] = 0.0  # a dimension that never varies
     shown = explore.compare({"ae": flat, "vae": a_model(latent_size=2)}, images)
-    assert shown.state["kind"] == "map" and len({*shown.state["backgrounds"]}) == 2
+    assert len({*shown.state["backgrounds"]}) == 2
     assert max(shown.state["high"]) < 12  # not 20: the codes are counted from their mean
     Page(shown).move([1.0, -1.0])
     assert_shows(shown, in_own_units(flat, images), a_model(latent_size=2))
-
-
-@pytest.mark.parametrize("latent_size", [2, 5])
-def test_a_dimension_that_never_varies_is_no_obstacle(latent_size, images):
-    model, still = a_model(latent_size=latent_size), a_model(models.Autoencoder, latent_size)
-    still.encoder[-1].weight[1] = 0.0
-    shown = explore.compare({"still": still, "vae": model}, images)
-    Page(shown).move(np.full(latent_size, 3.0))
-    assert_shows(shown, in_own_units(still, images), model)
 
 
 # --- any decoder, in colour or grey ---------------------------------------------------------------
@@ -754,15 +639,12 @@ def test_images_are_shown_in_their_colour(latent_size):
     test, labels = (255 * red_dots(places)).byte(), torch.zeros(49, dtype=torch.long)
     shown = explore.latent_sliders(model, code, test)
     assert_pictures(shown, a_red_dot(1, -2))
-    np.testing.assert_array_equal(Page(shown).decode([-code.numpy()])[0][0], a_red_dot(-1, 2))
     (given,), codes = pictures(shown.state["examples"]), shown.state["examples"]["codes"]
     np.testing.assert_array_equal(given, [a_red_dot(*map(int, z[:2])) for z in codes])
-    still = still_of(shown)
-    np.testing.assert_array_equal(still[:PICTURE, :PICTURE], enlarged(a_red_dot(1, -2)))
-    assert still[154, 70].tolist() == [255, 0, 0]  # 5.5 pixels down and 2.5 to the right, of 8
+    # 5.5 pixels down and 2.5 to the right, of 8
+    assert still_of(shown)[154, 70].tolist() == [255, 0, 0]
     shown, ends = explore.morph(model, test[0], test[-1]), [a_red_dot(-3, -3), a_red_dot(3, 3)]
     np.testing.assert_array_equal(pictures(shown.state["end_images"])[0], ends)
-    assert_pictures(shown, a_red_dot(0, 0))
     np.testing.assert_array_equal(still_of(shown)[:PICTURE, -PICTURE:], enlarged(ends[1]))
     images = data.Images("dots", test, labels, test, labels, ("dot",))
     shown = explore.compare({"a": model, "b": model}, images)
@@ -917,14 +799,12 @@ def test_an_autoencoder_of_the_course_is_never_taken_for_another_scale(network, 
     assert "shown is" not in warnings_of(shown) + warnings_of(both)
 
 
-def test_an_untrained_model_is_called_so(images):
-    for cls in (models.VAE, models.Autoencoder):
-        for network, size, shape in itertools.product(
-            ("mlp", "conv"), (2, 20), ((1, 28, 28), (3, 32, 32))
-        ):
-            torch.manual_seed(0)
-            fresh = cls(size, shape=shape, network=network)
-            assert warnings_of(explore.latent_sliders(fresh)) == GREY.format("this model")
+@pytest.mark.parametrize("network, shape", [("mlp", (1, 28, 28)), ("conv", (3, 32, 32))])
+def test_an_untrained_model_is_called_so(network, shape):
+    for cls, size in itertools.product((models.VAE, models.Autoencoder), (2, 20)):
+        torch.manual_seed(0)
+        fresh = cls(size, shape=shape, network=network)
+        assert warnings_of(explore.latent_sliders(fresh)) == GREY.format("this model")
 
 
 @every
@@ -939,54 +819,34 @@ def test_an_untrained_model_is_called_so_everywhere(kind, images):
     assert warnings_of(made(kind, images, spoil)[0]) == GREY.format(name)
 
 
-def test_a_decoder_in_black_and_white_is_not_called_untrained():
-    # Black and white halves, the edge between them where z says.
-    def halves(z):
-        return (torch.arange(8.0) > 4 + z[:, :1]).float()[:, None, :].expand(-1, 8, 8)
-
-    assert explore.latent_sliders(halves, torch.zeros(2)).state["warnings"] == []
-
-
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def assert_refused(says: str, *calls) -> None:
-    for call in calls:
-        with pytest.raises(ValueError, match=says):
-            call()
-
-
-def calls(decoder) -> list:
-    """Return a call of each explorer that takes any decoder of codes of five numbers."""
-    return [
-        lambda: explore.latent_sliders(decoder, ZEROS),
-        lambda: explore.direction_sliders(decoder, ZEROS, {"a": (ONES, 1.0)}),
-        lambda: explore.morph(decoder, ZEROS, ONES),
-    ]
+def assert_refused(says: str, call, *given) -> None:
+    with pytest.raises(ValueError, match=says):
+        call(*given)
 
 
 def test_what_is_no_decoder_of_square_images_is_refused():
     for model in ("vae.pt", 3, None, function):
-        says = "is no decoder: give a model with latent_size"
-        assert_refused(says, lambda model=model: explore.latent_sliders(model))
-    of = [(783,), (28, 27), (3, 28, 27), (4, 32, 32), (28, 3, 28), (1, 1, 28, 28)]
-    says = {shape: re.escape(f"images of shape {shape}: no square image, ") for shape in of}
-    wrong = [(lambda z, shape=shape: torch.zeros(len(z), *shape), says[shape]) for shape in of]
+        assert_refused(
+            "is no decoder: give a model with latent_size", explore.latent_sliders, model
+        )
+    for shape in [(783,), (28, 27), (3, 28, 27), (4, 32, 32), (28, 3, 28), (1, 1, 28, 28)]:
+        says = re.escape(f"images of shape {shape}: no square image, ")
+        given = torch.zeros(16, *shape)  # of as many random codes
+        assert_refused(says, explore.latent_sliders, lambda z, given=given: given, ZEROS)
     for given in (np.zeros(784), torch.zeros(784), torch.zeros(3, 784), None):
-        wrong.append((lambda z, x=given: x, "must give .*array with one image for each code"))
-    for decoder, says in wrong:
-        assert_refused(says, *calls(decoder))
+        says = "must give .*array with one image for each code"
+        assert_refused(says, explore.latent_sliders, lambda z, given=given: given, ZEROS)
 
 
 @pytest.mark.parametrize("given", [lambda x: {"mu": x}, lambda x: x[:, :4], lambda x: (x, x)])
 def test_an_encoder_that_gives_no_codes_is_told_what_to_give(given, vae, images):
     vae.encode = given
     own = OwnVAE(vae, pair=lambda codes: codes)
-    assert_refused(
-        re.escape("encode must give codes (n, 5), or (mu, log_var)"),
-        lambda: explore.latent_sliders(own, test_images=images.test),
-        lambda: explore.compare({"own": own, "vae": a_model()}, images),
-    )
+    says = re.escape("encode must give codes (n, 5), or (mu, log_var)")
+    assert_refused(says, explore.latent_sliders, own, None, images.test)
 
 
 @every
@@ -996,48 +856,39 @@ def test_weights_that_are_nan_are_refused(kind, part, images):
         last_layer(getattr(model, part)).bias[0] = torch.nan
 
     if part == "decoder" or kind not in ("directions", "tokens", "two sliders"):  # which encode not
-        assert_refused("NaN", lambda: made(kind, images, spoil))
+        assert_refused("NaN", made, kind, images, spoil)
 
 
-def test_codes_and_directions_must_fit_the_model(vae, images):
-    four, batch = torch.ones(4), torch.ones(1, 5)
-    flat, directions = a_model(latent_size=2), explore.direction_sliders
-    for says, call in [
-        (r"z must have shape \(5,\)", lambda: explore.latent_sliders(vae, four)),
-        (r"z must have shape \(2,\)", lambda: explore.latent_map(flat, images, ZEROS)),
-        (r"z must have shape \(5,\)", lambda: directions(vae, four, {"a": (four, 1.0)})),
-        ("at least one direction", lambda: directions(vae, ZEROS, {})),
-        (r"z and direction 'a' .*\(4,\)", lambda: directions(vae, ZEROS, {"a": (four, 1.0)})),
-        ("'b' must", lambda: directions(vae, ZEROS, {"a": (ONES, 1.0), "b": (batch, 1.0)})),
+def test_codes_directions_and_models_must_fit(vae, wide, images):
+    four, batch, flat = torch.ones(4), torch.ones(1, 5), a_model(latent_size=2)
+    colour, directions = torch.zeros(3, 28, 28, dtype=torch.uint8), explore.direction_sliders
+    pad, needs = explore.draw_digit, "a VAE of 28×28 images in grey, .*: got "
+    for says, call, *given in [
+        (r"z must have shape \(5,\)", explore.latent_sliders, vae, four),
+        (r"z must have shape \(2,\)", explore.latent_map, flat, images, ZEROS),
+        (r"z must have shape \(5,\)", directions, vae, four, {"a": (four, 1.0)}),
+        ("at least one direction", directions, vae, ZEROS, {}),
+        (r"z and direction 'a' .*\(4,\)", directions, vae, ZEROS, {"a": (four, 1.0)}),
+        ("'b' must", directions, vae, ZEROS, {"a": (ONES, 1.0), "b": (batch, 1.0)}),
+        (r"latent_size 2, got 5: use explore\.latent_sliders", explore.latent_map, vae, images),
+        ("latent_size 2, got None: use", explore.latent_map, function, images),
+        (needs + "Autoencoder of input_size 784", pad, wide, images),
+        (needs + "VAE of input_size 2352", pad, a_model(shape=(3, 28, 28)), images),
+        (needs + "function of input_size unknown", pad, function, images),
+        (r"784 pixels, got shape \(3, 28, 28\)", explore.change_tokens, tokens_model(), colour),
     ]:
-        assert_refused(says, call)
-
-
-def test_maps_pads_tokens_and_comparisons_need_their_models(vae, wide, images):
-    for model, got in [(a_model(latent_size=20), 20), (function, None)]:
-        says = rf"latent_size 2, got {got}: use explore\.latent_sliders"
-        assert_refused(says, lambda model=model: explore.latent_map(model, images))
-    for model, got in [
-        (wide, "Autoencoder of input_size 784"),
-        (a_model(shape=(1, 8, 8)), "VAE of input_size 64"),
-        (a_model(shape=(3, 28, 28)), "VAE of input_size 2352"),
-        (function, "function of input_size unknown"),
-    ]:
-        says = f"a VAE of 28×28 images in grey, .*: got {got}"
-        assert_refused(says, lambda model=model: explore.draw_digit(model, images))
-    colour, says = torch.zeros(3, 28, 28, dtype=torch.uint8), r"784 pixels, got shape \(3, 28, 28\)"
-    assert_refused(says, lambda: explore.change_tokens(tokens_model(), colour))
-    for second in ({}, {"flat": a_model(latent_size=2)}, {"two": function}):
+        assert_refused(says, call, *given)
+    for second in ({}, {"flat": flat}, {"two": function}):
         says = "compare needs two models with codes of one size"
-        assert_refused(says, lambda second=second: explore.compare({"vae": vae} | second, images))
+        assert_refused(says, explore.compare, {"vae": vae} | second, images)
 
 
 def test_the_ends_of_a_morph_are_images_that_it_can_encode_or_codes(vae, images):
     codes, test = torch.eye(3)[:2], images.test
     others = [torch.zeros(4), torch.zeros(5, dtype=torch.long), torch.zeros(28, 28), test[:1]]
     for other in (*others, torch.zeros(28, 28, 3, dtype=torch.uint8), test[0].flatten()):
-        assert_refused("end must be a uint8", lambda end=other: explore.morph(vae, ZEROS, end))
-        assert_refused("start must be a uint8", lambda end=other: explore.morph(vae, end, ZEROS))
+        assert_refused("end must be a uint8", explore.morph, vae, ZEROS, other)
+        assert_refused("start must be a uint8", explore.morph, vae, other, ZEROS)
     for says, *given in [
         ("images of 784 pixels, got 64", vae, test[0, :8, :8], ZEROS),
         ("images of 784 pixels, got 2352", vae, test[:3], ZEROS),  # three, or one in colour
@@ -1045,7 +896,7 @@ def test_the_ends_of_a_morph_are_images_that_it_can_encode_or_codes(vae, images)
         ("function is no decoder", function, *test[:2]),
         ("a decoder alone cannot encode an image", function, *codes, test),
     ]:
-        assert_refused(says, lambda given=given: explore.morph(*given))
+        assert_refused(says, explore.morph, *given)
 
 
 # --- the still pictures ---------------------------------------------------------------------------
@@ -1104,27 +955,13 @@ def test_a_map_is_still_the_plane_with_its_point(images):
 def test_a_drawing_is_still_the_drawing_and_its_reconstruction(vae, pad):
     pad.drawing = a_drawing()
     still, side = still_of(pad)[..., 0], 2 * drawing.SMALL
-    drawn, right = (
-        still[LINE : LINE + 280, :280],
-        still[LINE : LINE + side, 280 + GAP :].astype(int),
-    )
+    drawn, right = still[LINE : LINE + 280, :280], still[LINE : LINE + side, 280 + GAP :]
     np.testing.assert_array_equal(drawn, np.kron(pad.drawing, np.ones((10, 10))))
     views = np.lib.stride_tricks.sliding_window_view(right, (side, side))
     prepared = data.centre_digit(torch.tensor(pad.drawing)).numpy()
     for image in (prepared, decoded(vae, pad.z)):
-        assert np.abs(views - enlarged(image, side).astype(int)).max(axis=(2, 3)).min() <= 1
-
-
-def test_compared_models_are_still_a_picture_for_each(images):
-    for kind, side in [("two sliders", PICTURE), ("two maps", PICTURE // 2)]:
-        shown, _, decoders = made(kind, images)
-        shown.z = place(shown, 2)
-        still = still_of(shown)[LINE:, :, 0]
-        places = [(0, maps.PLANE + GAP), (0, still.shape[1] - side)]
-        places = [(0, 0), (side + GAP + LINE, 0)] if kind == "two sliders" else places
-        for decoder, (top, left) in zip(decoders, places):
-            part = still[top : top + side, left : left + side]
-            assert_same(part, enlarged(decoded(decoder, shown.z), side))
+        wanted = enlarged(image, side).astype(int)
+        assert np.abs(views - wanted).max(axis=(2, 3)).min() <= 1
 
 
 def test_what_a_filmstrip_cannot_show_hides_no_explorer():
@@ -1140,90 +977,23 @@ def test_what_a_filmstrip_cannot_show_hides_no_explorer():
 # --- what explorers leave behind ------------------------------------------------------------------
 
 
-@every
-def test_closing_leaves_no_widget(kind, images):
-    count = n_widgets()
-    shown, *_ = made(kind, images)
-    opened_ones = n_widgets()
-    for step in range(1, 20):
-        Page(shown).move(place(shown, step))
-    still_of(shown)
-    assert n_widgets() == opened_ones > count
-    shown.close()
-    Page(shown).move(place(shown, 0))  # a link from another cell outlives it
-    assert n_widgets() == count
-
-
 def test_what_is_refused_leaves_nothing_behind(vae, images, monkeypatch):
     ignored = []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     count = n_widgets()
-    assert_refused("z must have shape", lambda: explore.latent_sliders(vae, torch.zeros(4)))
+    assert_refused("z must have shape", explore.latent_sliders, vae, torch.zeros(4))
     for layer, i in [(vae.encoder[-1], -1), (vae.encoder[-1], 0), (vae.decoder[-1], 0)]:
         layer.bias[i] = torch.nan
-        assert_refused("NaN", lambda: explore.draw_digit(vae, images))
+        assert_refused("NaN", explore.draw_digit, vae, images)
     gc.collect()
     # An "Exception ignored in ..." would stand in the notebook above the real message.
     assert [str(each.exc_value) for each in ignored] == []
     assert n_widgets() == count
 
 
-RUNS = itertools.count()
-
-
-@pytest.fixture
-def run_cell(monkeypatch, request):
-    """Run a function as if it were a cell of this test, and return what it returns."""
-    message = {}
-    shell = SimpleNamespace(get_parent=lambda: message)
-    monkeypatch.setattr(explorer, "get_ipython", lambda: shell)
-
-    def run(cell, code=None, cell_id=None, **content):
-        named = {"code": code, "cellId": cell_id}
-        named = {name: f"{request.node.name}: {text}" for name, text in named.items() if text}
-        message["header"] = {"msg_id": f"message {next(RUNS)}"}
-        message["metadata"], message["content"] = named, named | content
-        return cell()
-
-    return run
-
-
-def is_open(shown) -> bool:
-    return shown.comm is not None
-
-
-def test_a_cell_run_again_and_again_leaves_one_runs_widgets(images, run_cell):
-    def cell():
-        flat = a_model(latent_size=2)
-        return explore.latent_map(flat, images), explore.latent_sliders(flat)
-
-    count, first = n_widgets(), run_cell(cell, "same", "a")
-    assert all(map(is_open, first))  # all of one run live
-    once = n_widgets()
-    for _ in range(9):
-        last = run_cell(cell, "same", "a")
-    assert all(map(is_open, last)) and not any(map(is_open, first))
-    assert n_widgets() == once > count
-
-
-@pytest.mark.parametrize(
-    "cells, live",
-    [
-        ([("same", "a"), ("same", "b"), ("same", "a")], [False, True, True]),
-        ([("before", "a"), ("after", "a")], [False, True]),
-        ([("one", None), ("two", None), ("one", None)], [False, True, True]),
-    ],
-    ids=["another cell", "an edited cell is the same", "without its name the code tells it"],
-)
-def test_only_what_the_same_cell_made_is_closed(vae, run_cell, cells, live):
-    run = [run_cell(lambda: explore.latent_sliders(vae), *cell) for cell in cells]
-    assert [is_open(shown) for shown in run] == live
-
-
-def test_what_a_pages_message_makes_closes_nothing(vae, run_cell):
-    one = run_cell(lambda: explore.latent_sliders(vae), "one")
-    several = [weakref.ref(run_cell(lambda: explore.latent_sliders(vae))) for _ in range(2)]
-    assert is_open(one) and all(is_open(each()) for each in several)
+def test_what_no_cell_makes_closes_nothing_and_is_kept_by_nobody(vae):
+    several = [weakref.ref(explore.latent_sliders(vae)) for _ in range(2)]
+    assert all(each().comm is not None for each in several)
     for each in several:
         each().close()
     gc.collect()
@@ -1242,88 +1012,51 @@ def explorers():
     return sum(isinstance(o, Explorer) for o in gc.get_objects())
 {inspect.getsource(n_widgets)}
 """
-CELL = "shown = explore.latent_sliders(model); shown.z = torch.ones(3)"
+CELL = "both = explore.latent_sliders(model), explore.latent_sliders(model); both[0].z = [1, 1, 1]"
 
 
-@pytest.fixture(scope="module")
-def kernel():
+def test_in_a_kernel_a_cell_run_again_and_again_leaves_its_last_run_alone():
     manager, client = start_new_kernel()
-    yield client
+
+    def execute(code: str, **metadata: str) -> tuple[int, int]:
+        """Run a cell in the kernel; return how many explorers and widgets there are then."""
+        counts = {"explorers": "explorers()", "widgets": "n_widgets()"}
+        content = {"code": code, "user_expressions": counts, "silent": False}
+        message = client.session.msg("execute_request", content, metadata=metadata)
+        client.shell_channel.send(message)
+        reply = client.get_shell_msg(timeout=60)
+        while reply["parent_header"].get("msg_id") != message["header"]["msg_id"]:
+            reply = client.get_shell_msg(timeout=60)
+        assert reply["content"]["status"] == "ok", reply["content"]
+        values = reply["content"]["user_expressions"].values()
+        return tuple(int(value["data"]["text/plain"]) for value in values)
+
+    execute(SETUP)
+    once = execute(CELL)
+    assert [execute(CELL) for _ in range(9)] == 9 * [once] and once[0] == 2
+    # JupyterLab names its cells: another one, the same after an edit, and a third; in between, and
+    # elsewhere, the code tells them apart.
+    named = execute(CELL, cellId="a")
+    assert named[0] == 4 and execute(CELL + "  # edited", cellId="a") == named
+    assert execute(CELL, cellId="b")[0] == 6 == execute(CELL)[0]
+    assert execute(CELL + "  # another")[0] == 8
     client.stop_channels()
     manager.shutdown_kernel(now=True)
 
 
-def execute(kernel, code: str, cell_id: str | None = None, **expressions: str) -> list[str]:
-    """Run a cell in the kernel; return the expressions' values after it, as text."""
-    content = {"code": code, "user_expressions": expressions, "silent": False}
-    message = kernel.session.msg("execute_request", content)
-    if cell_id is not None:
-        message["metadata"]["cellId"] = cell_id  # as JupyterLab does
-    kernel.shell_channel.send(message)
-    reply = answer_to(message, kernel.get_shell_msg)
-    assert reply["content"]["status"] == "ok", reply["content"]
-    values = reply["content"]["user_expressions"].values()
-    return [value["data"]["text/plain"] for value in values]
-
-
-def answer_to(message: dict, get, msg_type: str = "execute_reply") -> dict:
-    while True:
-        answer = get(timeout=60)
-        is_its = answer["parent_header"].get("msg_id") == message["header"]["msg_id"]
-        if is_its and answer["msg_type"] == msg_type:
-            return answer
-
-
-def test_in_a_kernel_a_cell_run_again_and_again_leaves_nothing(kernel):
-    execute(kernel, SETUP)
-    counts = {"explorers": "explorers()", "widgets": "n_widgets()"}
-    once = execute(kernel, CELL, **counts)
-    for _ in range(18):
-        execute(kernel, CELL)
-    assert execute(kernel, CELL, **counts) == once and once[0] == "1"
-    # JupyterLab names its cells: the same one after an edit, then another one.
-    named = execute(kernel, CELL, "a", **counts)
-    assert execute(kernel, CELL + "  # edited", "a", **counts) == named
-    (more,) = execute(kernel, CELL, "b", widgets=counts["widgets"])
-    assert int(more) > int(named[1])
-
-
-def test_a_kernel_answers_a_page(kernel):
-    execute(kernel, SETUP)
-    (model_id,) = execute(kernel, CELL, id="shown.model_id")
-    code = np.float32([1, -2, 0.5]).tobytes()
-
-    def asked(what: dict) -> tuple[dict, list]:
-        content = {"comm_id": model_id.strip("'"), "data": {"method": "custom", "content": what}}
-        message = kernel.session.msg("comm_msg", content)
-        kernel.session.send(kernel.shell_channel.socket, message, buffers=[code])
-        answer = answer_to(message, kernel.get_iopub_msg, "comm_msg")
-        return answer["content"]["data"], answer["buffers"]
-
-    given, buffers = asked({"do": "move", "id": "a", "controls": {}})
-    shown = given["state"]["shown"]
-    assert (shown["id"], shown["shapes"]) == ("a", [[1, 28, 28]])
-    assert bytes(buffers[given["buffer_paths"].index(["shown", "z"])]) == code
-    given, buffers = asked({"do": "decode", "id": "b", "side": 7})
-    assert given["content"] == {"id": "b", "shapes": [[1, 7, 7]]}
-    assert [len(each) for each in buffers] == [49]
-    assert execute(kernel, "", z="shown.z.tolist()") == ["[1.0, -2.0, 0.5]"]
-
-
 @pytest.mark.parametrize("allow_stdin", [True, False])
-def test_a_headless_run_leaves_the_picture_and_no_widget(vae, run_cell, allow_stdin):
-    shown = run_cell(lambda: explore.latent_sliders(vae), "x", allow_stdin=allow_stdin)
-    bundle, _ = shown._repr_mimebundle_()
+def test_a_headless_run_leaves_the_picture_and_no_widget(vae, monkeypatch, allow_stdin):
+    monkeypatch.setattr(explorer, "_request", lambda: {"content": {"allow_stdin": allow_stdin}})
+    bundle, _ = explore.latent_sliders(vae)._repr_mimebundle_()
     assert (explorer.WIDGET in bundle) == allow_stdin and "image/png" in bundle
 
 
-@every
-def test_ipython_shows_the_bundle_and_colab_is_told_what_draws_it(kind, images, monkeypatch):
+def test_ipython_shows_the_bundle_and_colab_is_told_what_draws_it(vae, monkeypatch):
     # Colab puts the address beside what is displayed, but not beside what a cell's last line gives.
     address = SimpleNamespace(_installed_url="address")
     output = SimpleNamespace(enable_custom_widget_manager=lambda: None, _widgets=address)
     monkeypatch.setitem(sys.modules, "google.colab.output", output)
-    shown, *_ = made(kind, images)
+    shown = explore.latent_sliders(vae)
     bundle, metadata = DisplayFormatter().format(shown)
     assert bundle.keys() == {explorer.WIDGET, "image/png", "text/plain"}
     assert bundle[explorer.WIDGET]["model_id"] == shown.model_id
@@ -1331,23 +1064,16 @@ def test_ipython_shows_the_bundle_and_colab_is_told_what_draws_it(kind, images, 
     # What a save knows it by.
     assert bundle["text/plain"] == explorer.STILL == reopen.STILL
     assert explorer.WIDGET == reopen.VIEW
-    box = widgets.HBox([shown])
-    assert box.get_state()["children"] == [f"IPY_MODEL_{shown.model_id}"]
 
 
 # --- the page's side ------------------------------------------------------------------------------
 
 
-def test_the_script_is_one_module(tmp_path):
+def test_the_script_is_one_module():
     script = explorer.Explorer._esm
     assert script.count("export default") == len(re.findall(r"\bexport\b", script)) == 1
     assert not re.search(r"^\s*import\b|\bimport\(", script, re.M)
     assert {path.stem for path in explorer.FRONT.glob("*.js")} == set(explorer.MODULES)
-    if node := shutil.which("node"):
-        (tmp_path / "explorer.mjs").write_text(script, encoding="utf-8")
-        check = [node, "--check", tmp_path / "explorer.mjs"]
-        done = subprocess.run(check, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
 
 
 def test_no_interact_and_no_output_widget():

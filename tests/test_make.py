@@ -43,13 +43,9 @@ class Clone:
     def make(self, target: str = ".venv/.ready", fails: bool = False) -> tuple[str, list[str]]:
         """Make the environment, or more; return what make says, and what Python was asked for."""
         self.log.write_text("")
-        done = subprocess.run(
-            ["make", target, f"PYTHON={self.folder / 'stub'}"],
-            cwd=self.folder,
-            env={"PATH": os.environ["PATH"]},
-            capture_output=True,
-            text=True,
-        )
+        command = ["make", target, f"PYTHON={self.folder / 'stub'}"]
+        where = {"cwd": self.folder, "env": {"PATH": os.environ["PATH"]}}
+        done = subprocess.run(command, **where, capture_output=True, text=True)
         assert (done.returncode != 0) == fails, done.stderr
         return done.stdout, self.log.read_text().splitlines()
 
@@ -95,18 +91,14 @@ def test_what_is_installed_and_sufficient_is_enough(clone):
 
 def test_what_is_lacking_is_found():
     assert environment.lacking(environment.dependencies() + environment.tools()) == []
-    assert environment.lacking(["numpy>=1", "torch>=99", "no-such-thing"]) == [
-        "torch>=99",
-        "no-such-thing",
-    ]
+    absent = ["torch>=99", "no-such-thing"]
+    assert environment.lacking(["numpy>=1", *absent]) == absent
     assert environment.has_this_folders_package()
 
 
 def test_the_oldest_versions_are_those_that_are_allowed():
-    told = subprocess.run(
-        [sys.executable, environment.__file__, "oldest"], capture_output=True, text=True, check=True
-    )
-    pinned = dict(each.split("==") for each in told.stdout.split())
+    told = subprocess.check_output([sys.executable, environment.__file__, "oldest"], text=True)
+    pinned = dict(each.split("==") for each in told.split())
     assert pinned["numpy"] == "2.1.3" and pinned["ipywidgets"] == "7.7.1"
     assert [f"{name}>={version}" for name, version in pinned.items()] == environment.dependencies()
 

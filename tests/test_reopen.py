@@ -5,7 +5,6 @@ import copy
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import environment
@@ -18,7 +17,6 @@ from vae_lesson.teaching.reopen import STATE, STILL, VIEW, as_stills
 
 OWN = {"vae_lesson": {"made_from": "0"}}
 BARS = [
-    "  0%|          | 0/10 [00:00<?, ?it/s]",
     "epoch 1:   0%|          | 0.00/5.00 [00:00<?, ?step/s]",
     "0it [00:00, ?it/s]",  # of unknown length
     " 50%|█████     | 5/10 [1:00:00<1:00:00, 720.00s/it]",
@@ -50,9 +48,8 @@ def saved(*outputs: dict, **metadata) -> list[dict]:
 
 @pytest.mark.parametrize("metadata", [{}, OWN])
 def test_an_explorer_becomes_its_picture_in_every_notebook(metadata):
-    assert saved(shown(STILL, png="iVBO"), **metadata) == [shown(STILL, view=False, png="iVBO")]
-    lines = [STILL]  # as in a file
-    assert saved(shown(lines, png="iVBO"), **metadata) == [shown(lines, view=False, png="iVBO")]
+    for text in STILL, [STILL]:  # lines, as in a file
+        assert saved(shown(text, png="iVBO"), **metadata) == [shown(text, view=False, png="iVBO")]
 
 
 @pytest.mark.parametrize("bar", BARS)
@@ -87,35 +84,28 @@ def test_other_outputs_are_left_alone():
 
 
 class Connection:
-    def __init__(self, websocket_handler) -> None:
-        self.websocket_handler = websocket_handler
-
     async def connect(self) -> str:
         return "connected"
 
 
-class Server:
-    def __init__(self, folder: Path) -> None:
-        self.contents_manager = FileContentsManager(root_dir=str(folder))
-        settings = {"kernel_websocket_connection_class": Connection}
-        self.web_app = SimpleNamespace(settings=settings)
+def loaded(manager: FileContentsManager) -> type:
+    """Load the extension into a server with this manager; return what it connects kernels by."""
+    settings = {"kernel_websocket_connection_class": Connection}
+    app = SimpleNamespace(settings=settings)
+    reopen._load_jupyter_server_extension(SimpleNamespace(contents_manager=manager, web_app=app))
+    return settings["kernel_websocket_connection_class"]
 
 
-def test_small_messages_are_sent_at_once(tmp_path):
-    server, heard = Server(tmp_path), []
-    reopen._load_jupyter_server_extension(server)
-    connection = server.web_app.settings["kernel_websocket_connection_class"]
-    handler = SimpleNamespace(set_nodelay=heard.append)
-    assert asyncio.run(connection(handler).connect()) == "connected" and heard == [True]
+def test_small_messages_are_sent_at_once():
+    heard, connection = [], loaded(FileContentsManager())()
+    connection.websocket_handler = SimpleNamespace(set_nodelay=heard.append)
+    assert asyncio.run(connection.connect()) == "connected" and heard == [True]
 
 
 def test_a_save_runs_it_beside_the_hooks_of_others(tmp_path):
-    server, seen = Server(tmp_path), []
-    manager = server.contents_manager
+    manager, seen = FileContentsManager(root_dir=str(tmp_path)), []
     manager.pre_save_hook = lambda model, path, **_: seen.append(path)
-    (point,) = reopen._jupyter_server_extension_points()
-    assert sys.modules[point["module"]] is reopen
-    reopen._load_jupyter_server_extension(server)
+    loaded(manager)
     manager.register_pre_save_hook(lambda model, path, **_: seen.append(path))
     explorer, trusted = shown(STILL, png="iVBO"), {"trusted": True}
     cell = nbformat.v4.new_code_cell("1", outputs=[explorer], metadata=trusted)
@@ -132,7 +122,7 @@ def test_a_save_runs_it_beside_the_hooks_of_others(tmp_path):
 
 def test_every_server_of_this_environment_loads_it():
     (name,) = json.loads(environment.SERVER.read_text())["ServerApp"]["jpserver_extensions"]
-    assert name == reopen.__name__
+    assert reopen._jupyter_server_extension_points() == [{"module": name}]
     heavy = "import sys, " + name + "; print(*{'torch', 'numpy', 'IPython'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"

@@ -14,43 +14,14 @@ from vae_lesson.teaching.reopen import STILL, VIEW
 
 if labs.CHROMIUM is None:
     pytest.skip("no chromium here: apt-get install chromium", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api")
+expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = pytest.mark.lessons
 
 NAME = "lesson.ipynb"
-# What an explorer is to Jupyter, whatever it looks like: a widget with its picture in one bundle,
-# which the kernel answers. And what else a learner's copy can hold.
+# What a learner's copy can hold: an explorer, progress bars, and a widget of the learner's own.
 CELLS = [
-    f"""import base64, io, anywidget, ipywidgets, traitlets
-from PIL import Image
-from tqdm.auto import tqdm
-
-class Explorer(anywidget.AnyWidget):
-    _esm = '''export default {{render({{model, el}}) {{
-        const button = document.createElement("button");
-        const show = () => {{ button.textContent = model.get("answer"); }};
-        button.onclick = () => {{
-            model.set("asked", model.get("asked") + 1);
-            model.save_changes();
-        }};
-        model.on("change:answer", show);
-        show();
-        el.append(button);
-    }}}}'''
-    asked = traitlets.Int(0).tag(sync=True)
-    answer = traitlets.Unicode("answer 0").tag(sync=True)
-
-    @traitlets.observe("asked")
-    def _reply(self, change):
-        self.answer = f"answer {{change.new}}"
-
-    def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        file = io.BytesIO()
-        Image.new("L", (60, 40)).save(file, format="png")
-        picture = base64.b64encode(file.getvalue()).decode()
-        return data | {{"image/png": picture, "text/plain": {STILL!r}}}, metadata""",
-    "Explorer()",
+    "import ipywidgets\nfrom tqdm.auto import tqdm\nfrom vae_lesson import explore, models",
+    "explore.latent_sliders(models.VAE(5, 16))",
     "for _ in tqdm(range(3), desc='stays'): pass\nfor _ in tqdm(range(3), leave=False): pass",
     "ipywidgets.VBox([ipywidgets.IntSlider()])",
 ]
@@ -72,7 +43,7 @@ class Page:
 
     def __init__(self, browser, address: str, app: str, file) -> None:
         self.page = page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        self.file, self.asked = file, 0
+        self.file = file
         if app == "jupyterlab":
             labs.open_notebook(page, address, NAME)
         else:
@@ -85,14 +56,15 @@ class Page:
 
     def run(self) -> None:
         labs.run_all(self.page)
-        self.asked = 0
-        sync_api.expect(self.page.get_by_text("3/3")).to_be_visible()
+        expect(self.page.get_by_text("3/3")).to_be_visible()
 
-    def press(self) -> None:
-        """Ask the kernel something by the widget, and see the answer."""
-        self.asked += 1
-        self.page.get_by_role("button", name="answer").click()
-        sync_api.expect(self.page.get_by_text(f"answer {self.asked}")).to_be_visible()
+    def move(self) -> None:
+        """Move the explorer, and see the kernel's answer."""
+        explorer = self.page.locator(".vae-explorer")
+        canvas = explorer.get_by_role("img", name="decoded image")
+        before = labs.pixels(canvas).tolist()
+        explorer.get_by_role("button", name="Random draw").click()
+        labs.eventually(lambda: labs.pixels(canvas).tolist() != before)
 
     def save(self, note: str) -> None:
         """Note something in the notebook and save it, without being asked anything."""
@@ -113,10 +85,9 @@ class Page:
 
     def shows_stills(self) -> None:
         """Look: the picture, the text of the learner's own slider, and nothing else."""
-        picture = self.page.locator(".jp-OutputArea-output img")
-        sync_api.expect(picture).to_have_js_property("naturalWidth", 60)
         outputs = self.page.locator(".jp-OutputArea-output")
-        sync_api.expect(outputs).to_have_text(["", "VBox(children=(IntSlider(value=0),))"])
+        expect(outputs.locator("img")).to_be_visible()
+        expect(outputs).to_have_text(["", "VBox(children=(IntSlider(value=0),))"])
 
 
 @pytest.mark.parametrize("app, version", [("jupyterlab", "4"), ("notebook", "7")])
@@ -125,10 +96,10 @@ def test_what_is_saved_reopens_as_stills_and_the_open_page_lives_on(app, version
     with labs.jupyterlab(file.parent, app) as address, labs.chromium() as browser:
         first = Page(browser, address, app, file)
         first.run()
-        first.press()
+        first.move()
         for note in "once", "twice":
             first.save(note)
-            first.press()
+            first.move()
         first.page.evaluate(f"{labs.PANEL}.sessionContext.shutdown()")
         first.page.close()
 
@@ -136,9 +107,9 @@ def test_what_is_saved_reopens_as_stills_and_the_open_page_lives_on(app, version
         assert second.kernel != first.kernel
         second.shows_stills()
         second.run()
-        second.press()
+        second.move()
         second.save("again")
-        second.press()
+        second.move()
         second.page.close()
 
         third = Page(browser, address, app, file)

@@ -75,15 +75,9 @@ def test_a_lesson_runs_with_the_wheel_in_an_empty_folder(site, tmp_path, monkeyp
     nbformat.write(notebook, tmp_path / "in.ipynb")
     here = tmp_path / "here"
     here.mkdir()
-    done = papermill.execute_notebook(
-        tmp_path / "in.ipynb",
-        tmp_path / "out.ipynb",
-        {"dataset": "digits", "epochs": 1, "latent_size": 5, "hidden_size": 64},
-        kernel_name="python3",
-        cwd=here,
-        progress_bar=False,
-        execution_timeout=600,
-    )
+    small = {"dataset": "digits", "epochs": 1, "latent_size": 5, "hidden_size": 64}
+    how = {"kernel_name": "python3", "cwd": here, "progress_bar": False, "execution_timeout": 600}
+    done = papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", small, **how)
     source, file = (cell.outputs[0].data["text/plain"] for cell in done.cells[-2:])
     assert "def lerp(" in source and str(site) in file
     assert [path.name for path in here.iterdir()] == ["results"]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vae_lesson.data import batches, square_shape
 from vae_lesson.explore.pictures import PICTURE, as_pictures
 
+EXAMPLES = 24  # test images that the page has, with their codes
 # Intensity: fresh networks decode to greys that lie 0.02 to 0.11 from ½ in the mean, the trained
 # ones of the course 0.38 to 0.46.
 GREY = 0.15
@@ -34,7 +35,7 @@ class Decoder:
                 "and the code z to start from"
             )
         weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-        self.device = torch.device("cpu") if weights is None else weights.device
+        self.device = getattr(weights, "device", torch.device("cpu"))
         self.model = model
         self.units = None  # (centre, spread), where `decode` counts codes in these
         self.random_codes = np.random.default_rng(0).standard_normal((16, self.latent_size))
@@ -49,8 +50,7 @@ class Decoder:
         if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(z):
             raise ValueError("the decoder must give a tensor or array with one image for each code")
         x = _channels_first(x)
-        if not x.isfinite().all():
-            raise ValueError("the decoder gives NaN or inf: has its training diverged?")
+        check_finite("decoder", x)
         return x.float()
 
     def images(self, z: np.ndarray, largest: int = PICTURE) -> np.ndarray:
@@ -69,15 +69,33 @@ class Decoder:
         if any(getattr(z, "shape", (0,))[1:] != (self.latent_size,) for z in given):
             raise ValueError(f"encode must give codes (n, {self.latent_size}), or (mu, log_var)")
         codes = torch.cat([torch.as_tensor(z).float().to(self.device) for z in given])
-        if not codes.isfinite().all():
-            raise ValueError("the encoder gives NaN or inf: has its training diverged?")
+        check_finite("encoder", codes)
         return codes, is_vae
+
+    def examples(self, images: Tensor | None) -> dict | None:
+        """Return some of these uint8 images, from all over, and their codes, for the page."""
+        if images is None:
+            return None
+        some = images[:: -(-len(images) // EXAMPLES)]
+        return {"codes": self.encode(some)[0].cpu().tolist()} | packed([as_pictures(some)])
 
     def warnings(self, name: str) -> list[str]:
         """Return what its random codes give reason to doubt, of a model with this name."""
-        grey = np.abs(self.images(self.random_codes) / 255 - 0.5).mean() < GREY
-        says = f"Is {name} trained? Random codes decode to nearly the same grey all over."
-        return [self._doubt.format(name=name)] * bool(self._doubt) + [says] * bool(grey)
+        found = [self._doubt] if self._doubt else []
+        if np.abs(self.images(self.random_codes) / 255 - 0.5).mean() < GREY:
+            found.append("Is {name} trained? Random codes decode to nearly the same grey all over.")
+        return [each.format(name=name) for each in found]
+
+
+def packed(images: list[np.ndarray]) -> dict:
+    """Return pictures, a batch for each decoder, as the page takes them."""
+    return {"shapes": [x.shape for x in images], "buffers": [x.tobytes() for x in images]}
+
+
+def check_finite(part: str, *given: Tensor) -> None:
+    """Raise a ValueError if what a part of the model gives holds NaN or inf."""
+    if not all(x.isfinite().all() for x in given):
+        raise ValueError(f"the {part} gives NaN or inf: has its training diverged?")
 
 
 def _channels_first(x: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vae_lesson import evaluate, losses
 from vae_lesson.data import SIDE, Images, centre_digit, to_float
-from vae_lesson.explore.decoder import Decoder
-from vae_lesson.explore.explorer import Explorer, examples, packed
+from vae_lesson.explore.decoder import Decoder, check_finite, packed
+from vae_lesson.explore.explorer import Explorer
 from vae_lesson.explore.pictures import below, beside, captioned, enlarged, film, written
 from vae_lesson.models import VAE, reparameterize
 
@@ -35,13 +35,15 @@ class DrawExplorer(Explorer):
         # What a drawing is compared with, computed once.
         self._codes = evaluate.codes(model, images.train)
         self._test_scores = evaluate.neg_elbo_per_image(model, images.test).sort().values
-        generator = torch.Generator().manual_seed(0)
         # The same draws for every drawing, so that the numbers change with the drawing alone.
-        self._eps = torch.randn((SAMPLES, model.latent_size), generator=generator)
-        self._eps = self._eps.to(self._device)
+        eps = torch.randn((SAMPLES, model.latent_size), generator=torch.Generator().manual_seed(0))
+        self._eps = eps.to(self._device)
+        quantiles = self._test_scores.quantile(torch.linspace(0, 1, QUANTILES)).tolist()
+        # The training images are not on a page.
+        self.for_page = {"eps": eps.tolist(), "scores": quantiles, "class_names": None}
         self.drawing = drawing
         own = {"strange": STRANGE, "n_scores": len(self._test_scores)}
-        own |= {"class_names": images.class_names, "examples": examples(decoder, images.test)}
+        own |= {"class_names": images.class_names, "examples": decoder.examples(images.test)}
         super().__init__({"": decoder}, None, kind="drawing", **own)
 
     @traitlets.validate("drawing")
@@ -60,29 +62,25 @@ class DrawExplorer(Explorer):
         self.drawing = np.frombuffer(given, np.uint8).reshape(SIDE, SIDE)
 
     def _look(self) -> dict:
-        seen = centre_digit(torch.tensor(self.drawing))
-        shown, self._made = {"drawing": self.drawing.tobytes()}, [seen.numpy()[None]]
+        seen, told = centre_digit(torch.tensor(self.drawing)), {}
+        self._made = [seen.numpy()[None]]
         if seen.any():
             self.z, told, *made = self._encoded(to_float(seen[None]).to(self._device))
             self._made += [*self._decoded, *made]
-            shown |= told
-        return shown | packed(self._made)
+        return {"drawing": self.drawing.tobytes()} | told | packed(self._made)
 
     @torch.inference_mode()
     def _encoded(self, x: Tensor) -> tuple[np.ndarray, dict, np.ndarray, np.ndarray]:
         """Return of one image `(1, 784)` its code, numbers, reconstructions, and neighbours."""
         mu, log_var = self._model.encode(x)
-        if not (mu.isfinite().all() and log_var.isfinite().all()):
-            raise ValueError("the encoder gives NaN or inf: has its training diverged?")
+        check_finite("encoder", mu, log_var)
         each = (SAMPLES, -1)
-        x_logits = self._model.decode(
-            reparameterize(mu.expand(each), log_var.expand(each), self._eps)
-        )
+        z = reparameterize(mu.expand(each), log_var.expand(each), self._eps)
+        x_logits = self._model.decode(z)
         recon = losses.bernoulli_nll(x_logits, x.expand(each)).mean().item()
         kl = losses.kl_standard_normal(mu, log_var).item()
         n_below = torch.searchsorted(self._test_scores, torch.tensor(recon + kl)).item()
-        n_nearest = min(SHOWN, len(self._codes))
-        nearest = torch.cdist(mu, self._codes)[0].topk(n_nearest, largest=False).indices.cpu()
+        nearest = torch.cdist(mu, self._codes)[0].topk(SHOWN, largest=False).indices.cpu()
         samples = torch.sigmoid(x_logits[:SHOWN]).mul(255).round().byte()
         labels = self._data.train_labels.cpu()[nearest].tolist()
         told = {
@@ -98,15 +96,14 @@ class DrawExplorer(Explorer):
         left = captioned("the drawing", enlarged(self.drawing, LARGE))
         if len(self._made) == 1:
             return left
-        seen, decoded, samples, nearest = self._made
-        pair = [
-            captioned(says, enlarged(images[0], 2 * SMALL))
-            for says, images in [("as the network sees it", seen), ("decoded from μ", decoded)]
-        ]
+        (seen,), (decoded,), samples, nearest = self._made
+        seen = captioned("as the network sees it", enlarged(seen, 2 * SMALL))
+        decoded = captioned("decoded from μ", enlarged(decoded, 2 * SMALL))
         again = captioned("reconstructions, each from another draw of z", film(samples, SMALL))
         names = ", ".join(self.shown["neighbours"])
         near = captioned(f"nearest training images, by their codes: {names}", film(nearest, SMALL))
-        return below(beside(left, below(beside(*pair), again, near)), written(self._words(), 700))
+        right = below(beside(seen, decoded), again, near)
+        return below(beside(left, right), written(self._words(), 700))
 
     def _words(self) -> str:
         if "score" not in self.shown:
@@ -117,12 +114,6 @@ class DrawExplorer(Explorer):
             f"a drawing of −ELBO {recon + kl:.1f} nats (recon {recon:.1f} + KL {kl:.1f}), more "
             f"than {100 * place:.1f}% of {len(self._test_scores):,} test images: {word}"
         )
-
-    def _for_page(self) -> dict:
-        shares = torch.linspace(0, 1, QUANTILES)
-        scores = self._test_scores.cpu().quantile(shares).tolist()
-        # The training images are not there.
-        return {"eps": self._eps.tolist(), "scores": scores, "class_names": None}
 
 
 def draw_digit(model: VAE, images: Images, drawing: Tensor | None = None) -> DrawExplorer:

@@ -12,6 +12,7 @@ exported HTML, a headless run).
 """
 
 import base64
+import itertools
 import re
 import threading
 from pathlib import Path
@@ -23,22 +24,13 @@ from IPython import get_ipython
 from torch import Tensor
 
 from vae_lesson.explore import page
-from vae_lesson.explore.decoder import Decoder
-from vae_lesson.explore.pictures import (
-    as_pictures,
-    below,
-    beside,
-    captioned,
-    enlarged,
-    png,
-    written,
-)
+from vae_lesson.explore.decoder import Decoder, packed
+from vae_lesson.explore.pictures import below, beside, captioned, enlarged, png, written
 
 FRONT = Path(__file__).parent / "front"
 MODULES = ("parts", "sliders", "map", "tokens", "morph", "drawing", "explorer", "kernel")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STILL = "the explorer, as a still picture"  # the text beside it, by which it is known
-EXAMPLES = 24  # test images that the page has, with their codes
 LOCK = threading.RLock()  # a kernel may hear the page in one thread and run a cell in another
 
 
@@ -51,12 +43,12 @@ def script(*paths: Path) -> str:
 
 
 class Explorer(anywidget.AnyWidget):
-    """A code `z`, an array `(latent_size,)`, and the decoded `image` as PNG bytes.
+    """A code `z`, an array `(latent_size,)`, and the decoded `image` as PNG bytes, of several
+    decoders side by side.
 
-    Both are plain traits: set `explorer.z = code` from code, observe them, or link two explorers
-    (`traitlets.dlink((one, "z"), (other, "z"))`, and a second one for the way back: `link` compares
-    by `!=`, which arrays do not answer).
-    With several decoders, each decodes the same z and `image` shows them side by side.
+    Both are plain traits: set `explorer.z = code`, observe them, or link two explorers by
+    `traitlets.dlink((one, "z"), (other, "z"))`, and a second one for the way back: `link` compares
+    by `!=`, which arrays do not answer.
     """
 
     _esm = script(*(FRONT / f"{name}.js" for name in MODULES))
@@ -66,6 +58,7 @@ class Explorer(anywidget.AnyWidget):
     state = traitlets.Dict().tag(sync=True)  # what the page needs and does not change
     shown = traitlets.Dict().tag(sync=True)  # z, its pictures, and where the controls stand
     _title, _given = "Explorer", "z"  # the trait that the page moves: the others follow it
+    _keeps_controls = True  # where they stand, when z is set in code
     _ipython_display_ = None  # with ipywidgets 7's own, IPython would ask for no bundle
 
     def __init__(
@@ -75,14 +68,12 @@ class Explorer(anywidget.AnyWidget):
         self._decoders = decoders
         self._asked = {}  # the move that is being answered
         self._start = checked_code(np.zeros(latent_size) if z is None else z, latent_size)
-        warnings = [
-            each for name, d in decoders.items() for each in d.warnings(name or "this model")
-        ]
-        common = {"names": list(decoders), "start": self._start.tolist(), "warnings": warnings}
-        self.set_trait("z", self._start)
-        # All that may fail comes before the widget is opened, which the kernel keeps.
-        super().__init__(state=common | state, shown=self._look() | self._stands())
-        self.image = self._png()
+        warned = [d.warnings(name or "this model") for name, d in decoders.items()]
+        common = {"names": list(decoders), "start": self._start.tolist()}
+        self.state = common | {"warnings": [*itertools.chain(*warned)]} | state
+        self.z = self._start
+        self._show()
+        super().__init__()  # the kernel keeps a widget: all that may fail comes before
         self.observe(self._show, self._given)
         self.on_msg(self._answer)
         _close_earlier_run(self)
@@ -97,21 +88,13 @@ class Explorer(anywidget.AnyWidget):
         """Return what the page needs to paint."""
         return {"z": self.z.tobytes()} | packed(self._decoded)
 
-    def _stands(self) -> dict:
-        """Return where the controls stand, and whose move it was: where nobody's, as before."""
-        controls = self._asked.get("controls", self.shown.get("controls", {}))
-        return {"controls": controls, "id": self._asked.get("id")}
-
     def _show(self, _=None) -> None:
-        self.shown = self._look() | self._stands()
-        self.image = self._png()  # after that: the page does not wait for it
-
-    def _png(self) -> bytes:
-        return png(beside(*(enlarged(image) for (image,) in self._decoded)))
-
-    def reset(self) -> None:
-        """Go back to the code it started from."""
-        self.z = self._start
+        """Tell the page what it shows now, where the controls stand, and whose move it was."""
+        kept = self.shown.get("controls", {}) if self._keeps_controls else {}
+        controls = self._asked.get("controls", kept)
+        self.shown = self._look() | {"controls": controls, "id": self._asked.get("id")}
+        # After that: the page does not wait for it.
+        self.image = png(beside(*(enlarged(image) for (image,) in self._decoded)))
 
     def close(self) -> None:
         """Close the explorer and its layout; ipywidgets would keep that."""
@@ -156,14 +139,13 @@ class Explorer(anywidget.AnyWidget):
             still = Explorer._still(self)
         words = [written(words, still.shape[1]) for words in self.state["warnings"]]
         data["image/png"] = base64.b64encode(png(below(*words, still))).decode()
-        names = " and ".join(name for name in self._decoders if name)
+        names = " and ".join(filter(None, self._decoders))
         alt = f"{self._title}{' of ' * bool(names)}{names}: {self._words()}"
-        if page.is_wanted() and (alive := page.alive(self)):
+        if alive := page.alive(self):
             data[page.MIME] = alive
         return data, (metadata or {}) | {"image/png": {"alt": alt}}
 
     def _still(self) -> np.ndarray:
-        """Return the still picture."""
         images = [enlarged(image) for (image,) in self._decoded]
         return below(*map(captioned, self._decoders, images))
 
@@ -172,28 +154,10 @@ class Explorer(anywidget.AnyWidget):
         more = ", …" * (self.z.size > 6)
         return f"the image decoded at z = ({', '.join(f'{x:z.2f}' for x in self.z[:6])}{more})"
 
-    def _for_page(self) -> dict:
-        """Return what a page without a kernel needs beside `state`."""
-        return {}
-
-
-def packed(images: list[np.ndarray]) -> dict:
-    """Return pictures, a batch for each decoder, as the page takes them."""
-    return {"shapes": [x.shape for x in images], "buffers": [x.tobytes() for x in images]}
-
-
-def examples(decoder: Decoder, images: Tensor | None) -> dict | None:
-    """Return some test images from all over, uint8 `(N, ...)`, and their codes, for the page."""
-    if images is None:
-        return None
-    some = images[:: -(-len(images) // EXAMPLES)]
-    return {"codes": decoder.encode(some)[0].cpu().tolist()} | packed([as_pictures(some)])
-
 
 def checked_code(z: Tensor | np.ndarray | list, latent_size: int) -> np.ndarray:
     """Return a code as float32; ValueError for another shape or what is not finite."""
-    z = z.detach().cpu().float().numpy() if isinstance(z, Tensor) else np.asarray(z)
-    z = z.astype(np.float32)
+    z = np.array(z.detach().cpu().float().numpy() if isinstance(z, Tensor) else z, np.float32)
     if z.shape != (latent_size,):
         raise ValueError(f"z must have shape ({latent_size},), got {z.shape}")
     if not np.isfinite(z).all():
@@ -218,8 +182,7 @@ def _close_earlier_run(explorer: Explorer) -> None:
     if cell is None:
         return
     run = request["header"]["msg_id"]
-    made = _OPEN.setdefault(cell, {})
-    for earlier_run in made.keys() - {run}:
-        for earlier in made.pop(earlier_run):
-            earlier.close()
-    made.setdefault(run, []).append(explorer)
+    earlier = _OPEN.get(cell, {})
+    _OPEN[cell] = {run: [*earlier.pop(run, []), explorer]}
+    for each in itertools.chain(*earlier.values()):
+        each.close()

@@ -38,16 +38,14 @@ class MapExplorer(Explorer):
         super().__init__(decoders, z, kind="map", **plane)
 
     def _still(self) -> np.ndarray:
-        low, high = self.state["low"], self.state["high"]
+        low, high, backgrounds = (self.state[name] for name in ("low", "high", "backgrounds"))
         x, y = PLANE * np.subtract(self.z, low) / np.subtract(high, low)
         parts, side = [], PICTURE // len(self._decoded)
-        drawn = self.state["backgrounds"]
-        for name, background, (image,) in zip(self._decoders, drawn, self._decoded):
+        for name, background, (image,) in zip(self._decoders, backgrounds, self._decoded):
             plane = Image.new("RGB", (PLANE, PLANE), "white")
-            drawn = Image.open(io.BytesIO(background)).resize(plane.size, Image.Resampling.BOX)
-            plane.paste(drawn, mask=drawn)
-            mark = (x - 7, PLANE - y - 7, x + 7, PLANE - y + 7)
-            ImageDraw.Draw(plane).ellipse(mark, fill="#ffd400", outline="black", width=2)
+            codes = Image.open(io.BytesIO(background)).resize(plane.size, Image.Resampling.BOX)
+            plane.paste(codes, mask=codes)
+            ImageDraw.Draw(plane).circle((x, PLANE - y), 7, "#ffd400", "black", width=2)
             parts.append(captioned(name, beside(np.asarray(plane), enlarged(image, side))))
         return beside(*parts)
 
@@ -75,7 +73,7 @@ def latent_map(model: nn.Module, images: Images, z: Tensor | None = None) -> Map
 
 def _reach(codes: dict[str, Tensor]) -> tuple[list[float], list[float]]:
     """Return the corners (low, high) of a square plane that has ±3 and nearly all codes in it."""
-    every = torch.cat(list(codes.values())).cpu()
+    every = torch.cat([*codes.values()]).cpu()
     # The outermost 1 in 500 would make the rest small.
     first = torch.quantile(every, 0.002, dim=0).clamp_max(-3)
     last = torch.quantile(every, 0.998, dim=0).clamp_min(3)

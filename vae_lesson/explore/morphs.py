@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from vae_lesson import latent
-from vae_lesson.explore.decoder import Decoder
-from vae_lesson.explore.explorer import Explorer, examples, packed
+from vae_lesson.explore.decoder import Decoder, packed
+from vae_lesson.explore.explorer import Explorer
 from vae_lesson.explore.pictures import as_pictures, below, beside, captioned, enlarged, film
 
 FRAMES, FRAME = 11, 62  # pictures of the whole path, and the pixels of a side
@@ -25,23 +25,23 @@ class MorphExplorer(Explorer):
     def __init__(self, decoder: Decoder, ends: list[tuple], test_images: Tensor | None) -> None:
         codes, images = zip(*ends)
         middle = latent.lerp(*map(torch.from_numpy, codes), 0.5)
-        ends = {"ends": np.stack(codes).tolist(), "end_images": packed([np.stack(images)])}
-        own = ends | {"paths": PATHS, "examples": examples(decoder, test_images)}
+        own = {"ends": np.stack(codes).tolist(), "end_images": packed([np.stack(images)])}
+        own |= {"paths": PATHS, "examples": decoder.examples(test_images)}
         super().__init__({"": decoder}, middle, kind="morph", **own)
 
-    def _where(self) -> tuple[float, str, list[int] | None]:
-        """Return (t, the name of the path, the numbers of the two examples at its ends if any)."""
-        return tuple(({"t": 0.5, "path": "lerp", "pair": None} | self.shown["controls"]).values())
+    def _where(self) -> dict:
+        """Return t, the name of the path, and which two examples are at its ends, if any."""
+        return {"t": 0.5, "path": "lerp", "pair": None} | self.shown["controls"]
 
     @property
     def ends(self) -> list[np.ndarray]:
         """The codes at its ends, now."""
-        *_, pair = self._where()
+        pair = self._where()["pair"]
         codes = [self.state["examples"]["codes"][i] for i in pair] if pair else self.state["ends"]
         return [np.float32(code) for code in codes]
 
     def _still(self) -> np.ndarray:
-        _, path, pair = self._where()
+        path, pair = self._where()["path"], self._where()["pair"]
         given = self.state["examples" if pair else "end_images"]
         images = np.frombuffer(given["buffers"][0], np.uint8).reshape(given["shapes"][0])
         start, end = (enlarged(images[i]) for i in pair or (0, 1))
@@ -52,7 +52,7 @@ class MorphExplorer(Explorer):
         return below(row, captioned(PATHS[path] + ":", frames))
 
     def _words(self) -> str:
-        t, path, _ = self._where()
+        t, path = self._where()["t"], self._where()["path"]
         where = f"{t:.2f} of the way from start to end on {PATHS[path]}"
         return f"{super()._words()}, {where}, between the images at its ends"
 
@@ -63,8 +63,8 @@ def morph(
     """Return one slider from `start` to `end`, on a straight line (lerp) or a great arc (slerp).
 
     start and end: two uint8 images `(side, side)`, in colour `(3, side, side)`, or two codes
-    `(latent_size,)` as floats.
-    test_images: uint8, for a button that takes two of them for the ends.
+    `(latent_size,)` as floats. test_images: uint8, for a button that takes two of them for the
+    ends.
 
     Raises: ValueError if they are neither, or an image is given and the model cannot encode.
     """

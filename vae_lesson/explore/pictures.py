@@ -3,7 +3,6 @@
 A picture is uint8, grey `(h, w)` or in colour `(h, w, 3)`.
 """
 
-import functools
 import io
 import textwrap
 from collections.abc import Sequence
@@ -20,6 +19,8 @@ from vae_lesson.data import channels_last, square_shape
 
 PICTURE = 224  # pixels, the side of a decoded picture
 GAP = 8  # pixels between blocks
+# Matplotlib's: Pillow's own has no μ and no minus sign.
+FONT = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 13)
 
 
 def as_pictures(x: Tensor, largest: int = PICTURE) -> np.ndarray:
@@ -70,18 +71,12 @@ def captioned(text: str, image: np.ndarray) -> np.ndarray:
 
 def written(text: str, width: int) -> np.ndarray:
     """Return words as a picture, in lines that are about so wide."""
-    lines = textwrap.wrap(text, max(width // 7, 16)) or [""]
-    width = max(round(font(13).getlength(line)) + 1 for line in lines)
+    lines = textwrap.wrap(text, max(width // 7, 16))
+    width = max(round(FONT.getlength(line)) + 1 for line in lines)
     image = Image.new("RGB", (width, 18 * len(lines)), "white")
     for i, line in enumerate(lines):
-        ImageDraw.Draw(image).text((0, 18 * i), line, fill="black", font=font(13))
+        ImageDraw.Draw(image).text((0, 18 * i), line, fill="black", font=FONT)
     return np.asarray(image)
-
-
-@functools.cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Return matplotlib's font in this size: Pillow's own has no μ and no minus sign."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _in_colour(image: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from vae_lesson import evaluate
 from vae_lesson.arguments import check_same_shape
 from vae_lesson.explore.decoder import Decoder
-from vae_lesson.explore.explorer import Explorer, examples
+from vae_lesson.explore.explorer import Explorer
 from vae_lesson.explore.pictures import below, beside, captioned, film
 from vae_lesson.models import VAE
 
-FRAMES, FRAME = 11, 28  # pictures in a filmstrip of the still picture, and the pixels of a side
+IN_STILL = 6  # sliders in the still picture
+FRAMES, FRAME = 11, 28  # pictures in a filmstrip of it, and the pixels of a side
 REACH = 3.0  # how far a dimension's slider goes either way: 3σ of a VAE's prior
 # Of a slider: to both sides of 0; its two ends; or these and the step between its values.
 Limit = float | tuple[float, float] | tuple[float, float, float]
@@ -26,7 +27,7 @@ class SliderExplorer(Explorer):
     a filmstrip shows what it does over its range, the others as they are.
     """
 
-    _title = "Sliders"
+    _title, _keeps_controls = "Sliders", False  # they follow z
 
     def __init__(
         self,
@@ -44,14 +45,8 @@ class SliderExplorer(Explorer):
             sliders.append({"name": name, "direction": direction.cpu().tolist()} | ends)
         folded = f"{n_folded} unused dimensions (KL under {UNUSED} nats)"
         own = {"sliders": sliders, "shows_z": shows_z, "n_folded": n_folded, "folded": folded}
-        own["examples"] = examples(next(iter(decoders.values())), test_images)
+        own["examples"] = next(iter(decoders.values())).examples(test_images)
         super().__init__(decoders, z, kind="sliders", **own)
-
-    def _stands(self) -> dict:
-        stands = {
-            "controls": self._asked.get("controls", {})
-        }  # they follow a z that is set in code
-        return super()._stands() | stands
 
     def values(self) -> list[float]:
         """Return where the sliders stand."""
@@ -64,7 +59,7 @@ class SliderExplorer(Explorer):
 
     def _still(self) -> np.ndarray:
         rows = []
-        for slider, value in zip(self.state["sliders"][:6], self.values()):
+        for slider, value in zip(self.state["sliders"][:IN_STILL], self.values()):
             low, high = slider["low"], slider["high"]
             steps = np.round(np.linspace(0, (high - low) / slider["step"], FRAMES))
             moves = np.float32(low + steps * slider["step"] - value)
@@ -75,7 +70,7 @@ class SliderExplorer(Explorer):
         return beside(super()._still(), below(*rows, gap=4))
 
     def _words(self) -> str:
-        names = [slider["name"] for slider in self.state["sliders"][:6]]
+        names = [slider["name"] for slider in self.state["sliders"][:IN_STILL]]
         shown = ", ".join(f"{name} = {value:z.2f}" for name, value in zip(names, self.values()))
         return f"{super()._words()}, and what each slider does over its range: {shown}"
 

@@ -22,29 +22,27 @@ class TokensExplorer(Explorer):
 
     def __init__(self, model: nn.Module, image: Tensor) -> None:
         tokens = model.tokens(image[None])[0]
-        last, self.side = model.n_codes - 1, math.isqrt(len(tokens))
+        side = math.isqrt(len(tokens))
 
         def decode(z: Tensor) -> Tensor:
-            return model.decode_mean(z.to(tokens.device).round().clamp(0, last))
+            nearest = z.to(tokens.device).round().long()
+            return model.decode_mean(nearest.clamp(0, model.n_codes - 1))
 
         decoder = Decoder(decode, len(tokens))
         decoder.model = model  # what a page computes
-        super().__init__({"": decoder}, tokens, kind="tokens", side=self.side, n_codes=last + 1)
-
-    @property
-    def cell(self) -> int:
-        """The number of the chosen cell, row by row."""
-        return self.shown["controls"].get("cell", (self.side + 1) * (self.side // 2))
+        super().__init__({"": decoder}, tokens, kind="tokens", side=side, n_codes=model.n_codes)
 
     def _still(self) -> np.ndarray:
-        grid = enlarged(self._decoded[0][0], CELL * self.side).copy()
+        grid = enlarged(self._decoded[0][0], CELL * self.state["side"]).copy()
         grid[::CELL], grid[:, ::CELL] = 128, 128
         return below(grid, written(self._words(), len(grid)))
 
     def _words(self) -> str:
-        i, j = divmod(self.cell, self.side)
+        side = self.state["side"]
+        cell = self.shown["controls"].get("cell", (side + 1) * (side // 2))  # the chosen one
+        i, j = divmod(cell, side)
         where = f"row {i + 1}, column {j + 1}"
-        return f"the image of the tokens, with entry {self.z[self.cell]:.0f} at {where}"
+        return f"the image of the tokens, with entry {self.z[cell]:.0f} at {where}"
 
 
 def change_tokens(model: nn.Module, image: Tensor) -> TokensExplorer:
