@@ -1,26 +1,173 @@
-"""Pictures of any kind as images: square, of 8 bits, in training and test by their content."""
+"""Pictures of your own, in a folder or in memory: what is found, and what becomes of each."""
 
 import contextlib
 import hashlib
 import os
-import sys
+import stat
 import warnings
-from collections.abc import Iterator
-from typing import BinaryIO
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from vae_lesson.arguments import check_whole
-from vae_lesson.data import Images
-
-SIDE = 32  # pixels, of pictures from a folder
-FEWEST, FEW, MANY = 20, 1000, 500  # pictures; MANY are read by all cores, and kept
-TENTH = 2**64 // 10  # a picture with a hash under it is a test picture
+SIDE = 32  # pixels, of pictures that have none of their own
 TINT = 4  # levels between channels: WebP gives greys a tint of 1
+
+
+class Folder(Dataset):
+    """The pictures in a folder and its subfolders, all that Pillow can open.
+
+    The first-level subfolders are the classes; pictures beside them, or in a folder without any,
+    are a class named after the folder. Hidden files are skipped.
+    """
+
+    def __init__(self, folder: Path, side: int) -> None:
+        self.folder, self.side = Path(os.path.abspath(folder)), side
+        self.title = str(self.folder)
+        self.name = f"{self.folder.name}/"  # so that a folder "mnist" is not taken for MNIST
+        self.paths, self.unreadable, self.n_others = _find(self.folder)
+        states = [(path, _state(self.folder / path)) for path in self.paths]
+        self.signature = hashlib.blake2b(repr((states, self.unreadable)).encode()).hexdigest()
+        above = self.folder.name
+        classes = [path.split(os.sep)[0] if os.sep in path else above for path in self.paths]
+        numbers = {name: label for label, name in enumerate(sorted(set(classes)))}
+        self.labels = [numbers[name] for name in classes]
+        self.class_names = [_shown(name) for name in numbers]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray | None, int]:
+        path, label = self.folder / self.paths[index], self.labels[index]
+        try:
+            if _state(path) is None:  # a pipe would wait for ever
+                return None, label
+            with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+                picture.draft(None, (2 * self.side, 2 * self.side))  # no more of a JPEG than needed
+                return prepare(picture, self.side), label
+        except Exception:  # a broken file can make Pillow raise anything
+            return None, label
+
+    def left_out(self, broken: list[int]) -> list[str]:
+        """Return lines that name what could not be read and count what is no picture."""
+        names, lines = [*self.unreadable, *(self.paths[index] for index in broken)], []
+        if names:
+            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+            shown = ", ".join(map(_shown, names[:5]))
+            lines.append(f"{len(names):,} could not be read and are left out: {shown}{more}.")
+        if self.n_others:
+            lines.append(f"{self.n_others:,} other files are left out: Pillow opens no such names.")
+        return lines
+
+
+def _find(folder: Path) -> tuple[list[str], list[str], int]:
+    """Return the paths of pictures, from the folder on, those of unreadable subfolders, and the
+    number of other files."""
+    kinds = Image.registered_extensions()
+    paths, errors, n_others = [], [], 0
+    for here, folders, names in os.walk(folder, onerror=errors.append, followlinks=True):
+        above = map(os.path.realpath, Path(here).parents)
+        if os.path.islink(here) and os.path.realpath(here) in above:
+            folders.clear()  # a link to a folder above it leads round in a circle
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.startswith("."):
+                continue
+            if kinds.get(os.path.splitext(name)[1].lower()) in Image.OPEN:
+                paths.append(os.path.relpath(os.path.join(here, name), folder))
+            else:
+                n_others += 1
+    unreadable = [os.path.relpath(error.filename, folder) for error in errors]
+    return sorted(paths), sorted(unreadable), n_others
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return what changes with a file, None for what is none, or not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _shown(name: str) -> str:
+    """Return a file's name so that it can be printed also where it is not valid UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+class InMemory(Dataset):
+    """The pictures of a tensor, an array or a Dataset, and their labels, 0 where there are none.
+
+    A uint8 tensor or array `(N, side, side)`, `(N, 3, side, side)` or `(N, side, side, 3)` is one
+    class, and keeps its side unless another is given; a torch Dataset of (picture, label) or of
+    pictures, be they Pillow's or uint8 tensors, has the classes that its `.classes` names.
+
+    Raises: ValueError for other shapes and types.
+    """
+
+    signature = None
+
+    def __init__(self, given: Tensor | np.ndarray | Dataset, side: int | None) -> None:
+        if isinstance(given, Dataset):
+            self.given, self.side = given, side or SIDE
+            self.name, self.class_names = type(given).__name__, getattr(given, "classes", None)
+            if not getattr(given, "__len__", int)():
+                raise ValueError(f"{self.name} must be a data set with a length over 0")
+        else:
+            self.given, self.name, self.class_names = _pixels(given), "pictures", ["pictures"]
+            some = given.ndim in (3, 4) and self.given.size > 0
+            width, height = _picture(given[0]).size if some else (0, 1)
+            if width != height:
+                raise ValueError(
+                    "pictures must be (N, side, side), (N, 3, side, side) or (N, side, side, 3), "
+                    f"got {tuple(given.shape)}"
+                )
+            self.side = side or width
+        self.title = self.name
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        item = self.given[index]
+        picture, label = (*item, 0)[:2] if isinstance(item, (tuple, list)) else (item, 0)
+        try:
+            label = int(label)
+        except (TypeError, ValueError):
+            raise ValueError(f"a label must be a whole number, got {label!r}") from None
+        return prepare(_picture(picture), self.side), label
+
+    def left_out(self, broken: list[int]) -> list[str]:
+        return []
+
+
+def _pixels(values: Tensor | np.ndarray) -> np.ndarray:
+    """Return uint8 pixels as an array; ValueError for other numbers and other things."""
+    kind = getattr(values, "dtype", type(values).__name__)
+    if kind not in (torch.uint8, np.uint8):
+        raise ValueError(
+            f"pictures must be uint8, from 0 to 255, got {kind}: make floats in [0, 1] so with "
+            "(255 * x).round().to(torch.uint8), or leave ToTensor out of a data set's transform"
+        )
+    return np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+
+
+def _picture(values: Image.Image | Tensor | np.ndarray) -> Image.Image:
+    """Return a picture of Pillow's, of uint8 pixels `(h, w)`, `(3, h, w)` or `(h, w, 3)`."""
+    if isinstance(values, Image.Image):
+        return values
+    pixels = _pixels(values)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
+        raise ValueError(f"a picture must be (h, w) or (3, h, w), got {tuple(values.shape)}")
+    return Image.fromarray(pixels)
 
 
 def prepare(picture: Image.Image, side: int) -> np.ndarray:
@@ -52,13 +199,11 @@ def _to_8_bits(picture: Image.Image) -> Image.Image:
     32 bits do not say how bright white is: it is the first of 1, 255 and 65,535 that no pixel is
     over. Where none is, or a pixel is under 0, black and white are the picture's own extremes.
     """
-    values = np.asarray(picture).astype(np.float64)
-    values[~np.isfinite(values)] = 0
+    values = np.nan_to_num(np.asarray(picture, np.float64), nan=0, posinf=0, neginf=0)
     low, high = values.min(), values.max()
-    if picture.mode not in ("I", "F"):
-        low, high = 0, 65_535
-    elif low >= 0 and high <= 65_535:
-        low, high = 0, next(white for white in (1, 255, 65_535) if high <= white)
+    if low >= 0 and high <= 65_535:
+        whites = (1, 255, 65_535) if picture.mode in ("I", "F") else (65_535,)
+        low, high = 0, next(white for white in whites if high <= white)
     scaled = 255 * (values - low) / (high - low or 1)
     return Image.fromarray(scaled.round().astype(np.uint8))
 
@@ -72,123 +217,3 @@ def with_channels(pixels: np.ndarray, colour: bool) -> np.ndarray:
         return pixels
     red, green, blue = pixels.astype(np.uint32)
     return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)
-
-
-def check_choices(side: int, colour: bool | None = None, seed: int = 0) -> None:
-    """Raise ValueError unless these are what pictures can be prepared with."""
-    check_whole("side", side, most=1024)
-    if colour not in (None, True, False):
-        raise ValueError(f"colour must be True, False or None, got {colour!r}")
-    check_whole("seed", seed, least=0)
-
-
-def any_in_colour(pictures: Dataset) -> bool:
-    """Say whether one of up to 100 pictures, evenly spaced, is in colour."""
-    places = np.linspace(0, len(pictures) - 1, min(len(pictures), 100)).astype(int).tolist()
-    each = _each(pictures, places)
-    return any(pixels is not None and pixels.ndim == 3 for pixels, _ in each)
-
-
-def sort_into(
-    file: BinaryIO, pictures: Dataset, colour: bool, seed: int, bound: int = TENTH
-) -> dict:
-    """Write prepared pictures to a file, for training from its front and for testing from its back;
-    what could not be read leaves a hole between them.
-
-    A hash of its pixels as they are written, in grey, and of the seed says where a picture goes:
-    the same one always to the same part, whatever it is called and whatever lies beside it. Only
-    where a part would be empty do the pictures of the lowest or highest hash go there.
-
-    Returns the labels of both parts, in the file's order, the indices of what could not be read,
-    and how many pictures in colour were made grey.
-    """
-    order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
-    train_labels, test_labels, broken, hashes, n_made_grey = [], [], [], set(), 0
-    each = tqdm(
-        zip(order, _each(pictures, order)),
-        desc="pictures",
-        total=len(order),
-        disable=len(order) < MANY,
-        unit="picture",
-    )
-    for index, (pixels, label) in each:
-        if pixels is None:
-            broken.append(index)
-            continue
-        grey = with_channels(pixels, False).tobytes()
-        key = hashlib.blake2b(grey, digest_size=8, key=str(seed).encode()).digest()
-        hashes.add(int.from_bytes(key))
-        if int.from_bytes(key) < bound:
-            test_labels.append(label)
-            place = len(order) - len(test_labels)
-        else:
-            place = len(train_labels)
-            train_labels.append(label)
-        content = with_channels(pixels, colour).tobytes()
-        file.seek(place * len(content))
-        file.write(content)
-        n_made_grey += pixels.ndim == 3 and not colour
-    ordered = sorted(hashes)
-    if len(ordered) > 1 and bound == TENTH and not ordered[0] < bound <= ordered[-1]:
-        bound = min(max(bound, ordered[1]), ordered[-1])
-        return sort_into(file, pictures, colour, seed, bound)
-    return {
-        "train_labels": train_labels,
-        "test_labels": test_labels[::-1],  # the first to come lies last
-        "broken": sorted(broken),
-        "n_made_grey": n_made_grey,
-    }
-
-
-def remarks(name: str, result: dict, colour: bool | None, why: str = "") -> list[str]:
-    """Return what is to be said of the pictures that `sort_into` has read.
-
-    Raises: ValueError, which ends in `why`, if they are too few, or all the same.
-    """
-    n = len(result["train_labels"]) + len(result["test_labels"])
-    if n < FEWEST:
-        raise ValueError(f"{name} has {n} pictures that can be read, of at least {FEWEST}. {why}")
-    if not (result["train_labels"] and result["test_labels"]):
-        raise ValueError(f"{name} has the same picture {n} times: nothing is left to test with")
-    lines = []
-    if result["n_made_grey"] and colour is None:
-        lines.append(
-            f"{result['n_made_grey']:,} of {n:,} pictures are in colour, but none of those looked "
-            "at first: they were made grey. colour=True keeps their colour."
-        )
-    if n < FEW:
-        lines.append(
-            f"{n} pictures are few: a model learns them by heart. Expect the −ELBO of test "
-            "pictures to rise while that of training pictures still falls."
-        )
-    return lines
-
-
-def to_images(
-    rows: np.ndarray, result: dict, name: str, class_names: list[str], device: torch.device | str
-) -> Images:
-    """Return what `sort_into` has written as Images; on a CPU its rows are not copied."""
-    labels = [torch.tensor(result[f"{part}_labels"]).to(device) for part in ("train", "test")]
-    with warnings.catch_warnings(action="ignore"):  # of rows that can only be read: nobody writes
-        pixels = torch.from_numpy(rows)
-    train, test = pixels[: len(labels[0])].to(device), pixels[-len(labels[1]) :].to(device)
-    return Images(name, train, labels[0], test, labels[1], tuple(class_names))
-
-
-def _each(pictures: Dataset, order: list[int]) -> Iterator[tuple[np.ndarray | None, int]]:
-    """Yield the items of a data set in an order; on Linux all cores read many files."""
-    n_workers = 0
-    # Where processes cannot be forked, a script without `if __name__ == "__main__"` would fail.
-    if getattr(pictures, "in_files", False) and len(pictures) >= MANY and sys.platform == "linux":
-        n_workers = min(len(os.sched_getaffinity(0)), 16)
-    loader = DataLoader(
-        pictures,
-        batch_size=32,
-        sampler=order,
-        num_workers=n_workers,
-        collate_fn=list,  # of NumPy's arrays: tensors would go through shared memory
-        multiprocessing_context="fork" if n_workers else None,
-        generator=torch.Generator(),  # else it would draw from the global one
-    )
-    for batch in loader:
-        yield from batch

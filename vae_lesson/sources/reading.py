@@ -1,0 +1,206 @@
+"""Many pictures as a data set: read once, in training and test by their content, and kept.
+
+They come as a Dataset of (prepared pixels, or None where a file is broken; label) with `side`,
+`name`, `class_names` (None: one for each label), and for what is said of them `title` and
+`left_out(broken)`. Its `signature` is None if all are in memory, else it changes with the files.
+"""
+
+import hashlib
+import io
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from vae_lesson.data import Images
+from vae_lesson.sources.pictures import with_channels
+
+FEWEST, FEW, MANY = 20, 1000, 500  # pictures; MANY files are read by all cores, and kept
+TENTH = 2**64 // 10  # a picture with a hash under it is a test picture
+Read = tuple[np.ndarray, dict]  # rows of pixels, and what `_read_into` returns
+# Processes that read; none where they cannot be forked, since there a script without
+# `if __name__ == "__main__"` would fail.
+N_READERS = min(len(os.sched_getaffinity(0)), 16) if sys.platform == "linux" else 0
+
+
+def read_images(pictures: Dataset, cache: Path, colour: bool | None, seed: int) -> Images:
+    """Return pictures as Images, and say what is to be said of them.
+
+    What was read of many files is kept in `cache`, and used as long as none comes, goes or changes.
+    It is mapped from there: the images may be larger than memory. `colour` None: in colour if one
+    of up to 100 pictures is.
+
+    Raises: ValueError for less than 20 pictures, 20 times the same, or labels without a class.
+    """
+    many_files = pictures.signature is not None and len(pictures) >= MANY
+    kept = _cached(cache, pictures, colour, seed) if many_files else None
+    rows, known = kept or _read(pictures, colour, seed)
+    for line in known["lines"]:
+        print(line)
+    labels, names = [known["train_labels"], known["test_labels"]], pictures.class_names
+    found = sorted({label for part in labels for label in part})
+    if names is None:
+        names = [str(label) for label in found] if len(found) > 1 else [pictures.name]
+        labels = [[found.index(label) for label in part] for part in labels]
+    elif not 0 <= found[0] <= found[-1] < len(names):
+        raise ValueError(f"{pictures.title} has {len(names)} classes, but labels up to {found[-1]}")
+    train_labels, test_labels = map(torch.tensor, labels)
+    with warnings.catch_warnings(action="ignore"):  # of rows that can only be read: nobody writes
+        pixels = torch.from_numpy(rows)
+    train, test = pixels[: len(train_labels)], pixels[-len(test_labels) :]
+    return Images(pictures.name, train, train_labels, test, test_labels, tuple(names))
+
+
+def _read(pictures: Dataset, colour: bool | None, seed: int) -> Read:
+    """Read pictures into memory."""
+    memory = io.BytesIO()
+    known = _read_into(memory, pictures, colour, seed)
+    return np.frombuffer(memory.getbuffer(), np.uint8).reshape(known["shape"]), known
+
+
+def _cached(cache: Path, pictures: Dataset, colour: bool | None, seed: int) -> Read | None:
+    """Return what the cache has, read into it if need be; None, and a line, if that fails."""
+    choices = f"{pictures.title} {pictures.side} {colour} {seed}"
+    stem = cache / hashlib.blake2b(os.fsencode(choices), digest_size=8).hexdigest()
+    try:
+        if kept := _kept(stem, pictures):
+            return kept
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{stem}.lock"):  # of two processes, one reads the pictures
+            return _kept(stem, pictures) or _keep(stem, pictures, colour, seed)
+    except OSError as error:
+        print(
+            f"{cache} cannot be written ({error}): the pictures are read into memory, and anew "
+            "the next time."
+        )
+        return None
+
+
+def _keep(stem: Path, pictures: Dataset, colour: bool | None, seed: int) -> Read | None:
+    """Read the pictures into the cache. What is known of the pixels goes before they change, and
+    comes when they are whole: never do labels of one reading meet pixels of another."""
+    about, part = Path(f"{stem}.json"), Path(f"{stem}.part")
+    try:
+        with open(part, "wb") as file:
+            known = _read_into(file, pictures, colour, seed)
+        about.unlink(missing_ok=True)
+        os.replace(part, f"{stem}.pixels")
+        about.write_text(json.dumps({"signature": pictures.signature} | known))
+    finally:
+        part.unlink(missing_ok=True)
+    return _kept(stem, pictures)
+
+
+def _kept(stem: Path, pictures: Dataset) -> Read | None:
+    """Return what the cache has, its rows mapped into memory; None if it has none of these files as
+    they are now."""
+    try:
+        known = json.loads(Path(f"{stem}.json").read_text())
+        pixels, shape = f"{stem}.pixels", tuple(known["shape"])
+        if known["signature"] != pictures.signature:
+            return None
+        try:
+            return np.memmap(pixels, mode="c", shape=shape), known
+        except OSError:  # Linux lends no more memory to write to than there is: then only to read
+            return np.memmap(pixels, mode="r", shape=shape), known
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _read_into(
+    file: BinaryIO, pictures: Dataset, colour: bool | None, seed: int, bound: int = TENTH
+) -> dict:
+    """Write pictures to a file, for training from its front and for testing from its back; what
+    cannot be read leaves a hole between them. Return its shape, labels, and lines to be said.
+
+    A hash of a picture's pixels, in grey, and of the seed says where it goes: the same one always
+    to the same part, whatever it is called and whatever lies beside it. Only where a part would be
+    empty are the pictures of the lowest hash alone for testing.
+    """
+    in_colour = _any_in_colour(pictures) if colour is None else colour
+    order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
+    train_labels, test_labels, broken, hashes, n_made_grey = [], [], [], set(), 0
+    bar = {"total": len(order), "unit": "picture", "disable": len(order) < MANY}
+    for index, (pixels, label) in tqdm(zip(order, _each(pictures, order)), "pictures", **bar):
+        if pixels is None:
+            broken.append(index)
+            continue
+        grey = with_channels(pixels, False).tobytes()
+        digest = hashlib.blake2b(grey, digest_size=8, key=str(seed).encode()).digest()
+        hashes.add(key := int.from_bytes(digest))
+        if key < bound:
+            test_labels.append(label)
+            place = len(order) - len(test_labels)
+        else:
+            place = len(train_labels)
+            train_labels.append(label)
+        content = with_channels(pixels, in_colour).tobytes()
+        file.seek(place * len(content))
+        file.write(content)
+        n_made_grey += pixels.ndim == 3 and not in_colour
+    if len(hashes) > 1 and not (train_labels and test_labels):
+        return _read_into(file, pictures, colour, seed, bound=sorted(hashes)[1])
+    n_made_grey *= colour is None  # else it was asked for
+    return {
+        "shape": [len(order), *[3] * in_colour, pictures.side, pictures.side],
+        "train_labels": train_labels,
+        "test_labels": test_labels[::-1],  # the first to come lies last
+        "lines": _remarks(pictures, train_labels, test_labels, sorted(broken), n_made_grey),
+    }
+
+
+def _remarks(
+    pictures: Dataset, train_labels: list, test_labels: list, broken: list[int], n_made_grey: int
+) -> list[str]:
+    """Return what is to be said of pictures; ValueError if nothing can be trained on them."""
+    n, lines = len(train_labels) + len(test_labels), pictures.left_out(broken)
+    if n < FEWEST:
+        few = f"{pictures.title} has {n} pictures that can be read, of at least {FEWEST}."
+        raise ValueError(" ".join([few, *lines]))
+    if not (train_labels and test_labels):
+        raise ValueError(
+            f"{pictures.title} has the same picture {n} times: nothing is left to test with"
+        )
+    if n_made_grey:
+        lines.append(
+            f"{n_made_grey:,} of {n:,} pictures are in colour, but none of those looked at first: "
+            "they were made grey. colour=True keeps their colour."
+        )
+    if n < FEW:
+        lines.append(
+            f"{n} pictures are few: a model learns them by heart. Expect the −ELBO of test "
+            "pictures to rise while that of training pictures still falls."
+        )
+    return lines
+
+
+def _any_in_colour(pictures: Dataset) -> bool:
+    """Say whether one of up to 100 pictures, evenly spaced, is in colour."""
+    places = np.linspace(0, len(pictures) - 1, min(len(pictures), 100)).astype(int).tolist()
+    each = (pictures[place][0] for place in places)
+    return any(pixels is not None and pixels.ndim == 3 for pixels in each)
+
+
+def _each(pictures: Dataset, order: list[int]) -> Iterator[tuple[np.ndarray | None, int]]:
+    """Yield pictures in an order; all cores read many files."""
+    n_workers = N_READERS if pictures.signature is not None and len(order) >= MANY else 0
+    loader = DataLoader(
+        pictures,
+        batch_size=32,
+        sampler=order,
+        num_workers=n_workers,
+        collate_fn=list,  # of NumPy's arrays: tensors would go through shared memory
+        multiprocessing_context="fork" if n_workers else None,
+        generator=torch.Generator(),  # else it would draw from the global one
+    )
+    for batch in loader:
+        yield from batch
