@@ -1,13 +1,16 @@
-"""data: from uint8 to what a model takes, a drawing made like MNIST's images, batches."""
+"""data: what a model takes, what `fit` is given, a drawing made like MNIST's images."""
 
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from draws import grey_images, seeded
 from torch import Tensor
 
 from vae_lesson import data
+from vae_lesson.models import VAE
 
 # --- from uint8 to what a model takes -------------------------------------------------------------
 
@@ -20,55 +23,80 @@ def test_grey_divides_by_255():
     torch.testing.assert_close(
         x, torch.tensor([[0, 0.2, 128 / 255, 1], [1 / 255, 2 / 255, 3 / 255, 4 / 255]])
     )
-    assert torch.equal(data.to_float(images, "grey"), x)
     assert torch.equal(images, before)
-    assert data.to_float(torch.zeros(3, 5, 4, dtype=torch.uint8)).shape == (3, 20)
 
 
 def test_threshold_is_one_above_a_half():
-    images = torch.tensor([[[0, 1, 127], [128, 254, 255]]], dtype=torch.uint8)
-    x = data.to_float(images, "threshold")
+    x = data.to_float(torch.tensor([[[0, 127], [128, 255]]], dtype=torch.uint8), "threshold")
     assert x.dtype == torch.float32
-    assert x.tolist() == [[0, 0, 0, 1, 1, 1]]
+    assert x.tolist() == [[0, 0, 1, 1]]
 
 
-def test_dynamic_draws_each_pixel_by_its_grey_value():
-    ramp = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
-    draws = data.to_float(ramp.expand(4000, 16, 16), "dynamic", torch.Generator().manual_seed(0))
+def test_dynamic_draws_each_pixel_by_its_grey_value_anew_at_each_call():
+    ramp, generator = torch.arange(256, dtype=torch.uint8).expand(4000, 256), seeded()
+    draws = data.to_float(ramp, "dynamic", generator)
     assert draws.dtype == torch.float32
     assert draws.unique().tolist() == [0, 1]
     # Five standard errors of the widest, p = ½: 5 √(¼ / 4000) = 0.04.
     torch.testing.assert_close(draws.mean(0), torch.arange(256) / 255, atol=0.04, rtol=0)
     assert draws[:, 0].sum() == 0 and draws[:, 255].sum() == 4000  # black and white are certain
+    assert not torch.equal(data.to_float(ramp, "dynamic", generator), draws)
+    assert torch.equal(data.to_float(ramp, "dynamic", seeded()), draws)
 
 
-def test_dynamic_is_seedable_and_new_at_each_call():
-    images = torch.full((10, 28, 28), 128, dtype=torch.uint8)
-    generator = torch.Generator().manual_seed(0)
-    first = data.to_float(images, "dynamic", generator)
-    second = data.to_float(images, "dynamic", generator)
-    assert not torch.equal(first, second)
-    assert torch.equal(data.to_float(images, "dynamic", generator.manual_seed(0)), first)
+@pytest.mark.parametrize(
+    "images, binarisation, says",
+    [
+        (torch.zeros(2, 4, 4), "grey", "takes a tensor of uint8 images, got torch.float32"),
+        (np.zeros((2, 4, 4), np.uint8), "grey", "takes a tensor of uint8 images, got ndarray"),
+        (
+            torch.zeros(2, 4, 4).byte(),
+            "gray",
+            "unknown binarisation 'gray': choose one of grey, dynamic, threshold",
+        ),
+    ],
+)
+def test_to_float_takes_uint8_and_a_known_binarisation(images, binarisation, says):
+    with pytest.raises(ValueError, match=says):
+        data.to_float(images, binarisation)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
-def test_to_float_takes_uint8_only(dtype):
-    with pytest.raises(ValueError) as error:
-        data.to_float(torch.zeros(2, 28, 28, dtype=dtype))
-    assert str(error.value) == f"to_float takes a tensor of uint8 images, got {dtype}"
+def test_terms_get_pixels_as_floats_and_all_else_as_it_is():
+    images, labels, codes = grey_images(5, 2, 2), torch.arange(5), torch.rand(5, 3)
+    x, *others = data.as_inputs([images, labels, codes], "dynamic", seeded(1))
+    assert torch.equal(x, data.to_float(images, "dynamic", seeded(1)))
+    assert others[0] is labels and others[1] is codes
 
 
-def test_to_float_of_an_array_says_so():
-    with pytest.raises(ValueError, match="takes a tensor of uint8 images, got ndarray"):
-        data.to_float(torch.zeros(2, 4, 4, dtype=torch.uint8).numpy())
+# --- what `fit` is given --------------------------------------------------------------------------
+
+MODEL = VAE(2, 8, (1, 4, 4))
 
 
-def test_unknown_binarisation():
-    with pytest.raises(ValueError) as error:
-        data.to_float(torch.zeros(2, 28, 28, dtype=torch.uint8), "gray")
-    assert str(error.value) == (
-        "unknown binarisation 'gray': choose one of grey, dynamic, threshold"
-    )
+def test_images_may_be_a_tensor_an_array_or_a_list_and_have_labels():
+    images, labels = grey_images(5, 4, 4), torch.arange(5)
+    for given in (images, images.numpy(), list(images), (images,)):
+        (found,) = data.as_tensors(MODEL, given)
+        assert torch.equal(found, images)
+    pair = data.as_tensors(MODEL, (images, labels))
+    assert pair[0] is images and pair[1] is labels
+    assert data.as_tensors(MODEL, ()) == []
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (grey_images(5, 5, 5), "test have 25 values, this model takes 16: make one with shape="),
+        (torch.rand(5, 4, 4), r"got \(5, 4, 4\) of torch.float32: use \(255 \* x\).round"),
+        (grey_images(0, 4, 4), "test must be at least one uint8 image"),
+        ("mnist", "test must be one tensor or array of uint8 images .* got str"),
+        ((grey_images(5, 4, 4), torch.arange(4)), r"goes with them differ in number: \[5, 4\]"),
+    ],
+    ids=["size", "floats", "none", "name", "lengths"],
+)
+def test_what_is_no_images_for_the_model_is_refused(given, says):
+    with pytest.raises(ValueError, match=says):
+        data.as_tensors(MODEL, given, "test")
 
 
 # --- a drawing made like MNIST's images -----------------------------------------------------------
@@ -99,11 +127,10 @@ def seven(height: int, width: int, pen: int, top: int = 0, left: int = 0, size=(
     "drawing",
     [
         seven(10, 6, 2, top=2, left=1),
-        seven(26, 15, 3, top=1, left=12),
         seven(8, 16, 2, top=19, left=11),
         seven(150, 90, 9, top=20, left=100, size=(180, 300)),
     ],
-    ids=["small", "tall", "wide", "large"],
+    ids=["small", "wide", "large"],
 )
 def test_a_drawing_fills_twenty_pixels_about_its_centre_of_mass(drawing):
     before = drawing.clone()
@@ -120,12 +147,6 @@ def test_a_drawing_fills_twenty_pixels_about_its_centre_of_mass(drawing):
     assert torch.equal(drawing, before)
 
 
-def test_where_a_drawing_is_makes_no_difference():
-    drawings = [seven(12, 7, 2, top=top, left=left) for top, left in [(0, 0), (9, 3), (16, 21)]]
-    first, *others = (data.centre_digit(drawing) for drawing in drawings)
-    assert all(torch.equal(first, other) for other in others)
-
-
 def test_a_digit_in_mnists_frame_already_stays_as_it_is():
     ink = seven(20, 13, 3, size=(20, 13))
     row, column = centre_of_mass(ink)
@@ -138,15 +159,14 @@ def test_a_digit_in_mnists_frame_already_stays_as_it_is():
 
 
 def test_an_empty_drawing_stays_empty():
-    for size in [(28, 28), (100, 60)]:
-        empty = data.centre_digit(torch.zeros(size, dtype=torch.uint8))
-        assert empty.shape == (28, 28) and empty.dtype == torch.uint8 and not empty.any()
+    empty = data.centre_digit(torch.zeros((100, 60), dtype=torch.uint8))
+    assert empty.shape == (28, 28) and empty.dtype == torch.uint8 and not empty.any()
 
 
 @pytest.mark.parametrize("upright", [True, False])
 def test_a_thin_line_stays_a_line(upright):
-    drawing = torch.zeros((28, 28), dtype=torch.uint8)
-    drawing[2:26, 5] = 255  # 24 to 1: to 20 by less than a pixel
+    drawing = torch.zeros((60, 28), dtype=torch.uint8)
+    drawing[2:58, 5] = 255  # 56 to 1: to 20 by less than half a pixel
     centred = data.centre_digit(drawing if upright else drawing.T)
     top, left, height, width = box(centred if upright else centred.T)
     assert (height, width) == (20, 1)
@@ -175,22 +195,11 @@ def test_a_lopsided_drawing_stays_whole():
     assert torch.equal(centred[5:25, 8:28], drawing)
 
 
-@pytest.mark.parametrize(
-    "drawing",
-    [
-        torch.zeros(28, 28),
-        torch.zeros(28, 28, dtype=torch.bool),
-        torch.zeros(784, dtype=torch.uint8),
-        torch.zeros(1, 28, 28, dtype=torch.uint8),
-    ],
-    ids=["float", "bool", "flat", "batch"],
-)
-def test_centre_digit_takes_one_uint8_image(drawing):
-    with pytest.raises(ValueError) as error:
-        data.centre_digit(drawing)
-    assert str(error.value) == (
-        f"centre_digit takes one uint8 image (h, w), got {drawing.dtype} {tuple(drawing.shape)}"
-    )
+@pytest.mark.parametrize("shape, dtype", [((2, 3), torch.float32), ((1, 2, 3), torch.uint8)])
+def test_centre_digit_takes_one_uint8_image(shape, dtype):
+    with pytest.raises(ValueError, match=r"one uint8 image \(h, w\), got") as error:
+        data.centre_digit(torch.zeros(shape, dtype=dtype))
+    assert str(error.value).endswith(f"got {dtype} {shape}")
 
 
 def test_mnists_own_images_stay_as_they_are():
@@ -207,23 +216,12 @@ def test_mnists_own_images_stay_as_they_are():
 # --- batches --------------------------------------------------------------------------------------
 
 
-def test_batches_have_every_image_once_in_its_order():
-    images = torch.arange(100, dtype=torch.uint8)[:, None, None].repeat(1, 2, 2)
+def test_batches_have_every_image_once_in_its_order_and_are_binarised_as_asked():
+    images = grey_images(100, 2, 2)
     parts = list(data.batches(images, 32))
     assert [tuple(part.shape) for part in parts] == [(32, 4), (32, 4), (32, 4), (4, 4)]
     assert torch.equal(torch.cat(parts), data.to_float(images))
     # When the batch size divides the number of images, no empty batch comes last.
     assert [len(part) for part in data.batches(images, 50)] == [50, 50]
-    assert [len(part) for part in data.batches(images, 128)] == [100]
-
-
-def test_batches_are_binarised_as_asked():
-    images = torch.full((100, 2, 2), 128, dtype=torch.uint8)
-
-    def drawn(seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.cat(list(data.batches(images, 32, "dynamic", generator)))
-
-    assert drawn(0).unique().tolist() == [0, 1]
-    assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
-    assert torch.cat(list(data.batches(images, 32, "threshold"))).eq(1).all()
+    one = next(data.batches(images, 50, "dynamic", seeded(1)))
+    assert torch.equal(one, data.to_float(images[:50], "dynamic", seeded(1)))

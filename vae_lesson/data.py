@@ -102,7 +102,7 @@ def as_tensors(model, given, name: str = "images") -> list[Tensor]:
     """Return tensors of equal length, of which uint8 ones are images for this model; ValueError
     for what is none, and says what to give. One tensor alone need not be in a tuple."""
     tensors = []
-    for part in given if isinstance(given, tuple) else (given,):
+    for i, part in enumerate(given if isinstance(given, tuple) else (given,)):
         if isinstance(part, np.ndarray) or (isinstance(part, list) and part):
             part = torch.as_tensor(np.stack(part))
         if not isinstance(part, Tensor):
@@ -110,7 +110,7 @@ def as_tensors(model, given, name: str = "images") -> list[Tensor]:
                 f"{name} must be one tensor or array of uint8 images (N, ...), such as "
                 f"load_images().train, got {type(part).__name__}"
             )
-        if part.is_floating_point() or part.ndim == 0 or len(part) == 0:
+        if (i == 0 and part.is_floating_point()) or part.ndim == 0 or len(part) == 0:
             hint = ": use (255 * x).round().byte()" if part.is_floating_point() else ""
             raise ValueError(
                 f"{name} must be at least one uint8 image, got {tuple(part.shape)} of "

@@ -1,8 +1,4 @@
-"""Can one sample from a latent space? Two measures of what a decoder makes of given codes.
-
-They compare with the training's codes and the test images, which `make_reference` prepares once a
-model, and look at images through a small classifier.
-"""
+"""Can one sample from a latent space? Two measures of what a decoder makes of given codes."""
 
 import math
 from typing import NamedTuple
@@ -48,13 +44,12 @@ def measure(model: nn.Module, z: Tensor, reference: Reference) -> Generation:
 
     - frechet: the Fréchet distance between the decoded images and the test images, in the features
       of a small classifier. It sees blur, and too little variety, but only means and covariances.
-      Its floor are the codes of training images: about 2 for 5,000 of them (MNIST; others move it
-      by 0.2 there, by 1 at 30). Choose them at random: every second one scores 9, since MNIST's
-      images alternate between thin and thick strokes. Nor are its test images' halves alike.
+      Its floor are the codes of training images, chosen at random: MNIST's alternate between thin
+      and thick strokes.
     - empty: the fraction of z that no training code is near, where near is the distance within
-      which 95% of the test images' codes find one. Test images score 0.05; copies, which the
-      Fréchet distance takes for perfect, 0. But codes in the middle of a wide cloud score 0 too: to
-      know a copier, look also how near its images are to training images (`nearest_distance`).
+      which 95% of the test images' codes find one. Copies, which the Fréchet distance takes for
+      perfect, score 0; so do codes in the middle of a wide cloud. To know a copier, look also how
+      near its images are to training images (`nearest_distance`).
     """
     z = z.to(reference.cloud)
     images = model.decode_mean(z)
@@ -67,8 +62,7 @@ def measure(model: nn.Module, z: Tensor, reference: Reference) -> Generation:
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Return |m_a - m_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) of two sets of features `(N, F)`.
 
-    As usual no root is taken: it is the squared Wasserstein distance of two Gaussians with
-    these means and covariances.
+    It is the squared Wasserstein distance of two Gaussians with these means and covariances.
     Source: Dowson & Landau 1982; for images Heusel et al. 2017, eq. 6.
     """
     a, b = a.cpu().double(), b.cpu().double()  # MPS has no float64
@@ -99,8 +93,7 @@ def nearest_distance(points: Tensor, cloud: Tensor) -> Tensor:
 def fit_classifier(images: Tensor, labels: Tensor, epochs: int = 2, seed: int = 0) -> nn.Sequential:
     """Train a small classifier on uint8 images, for MNIST 784-128-10: the instrument of `measure`.
 
-    Reads MNIST's test digits with about 97% accuracy after a second. Its weights come from `seed`
-    alone, and the global random state is left as it was.
+    Its weights come from `seed` alone, and the global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the weights are made on the CPU

@@ -28,12 +28,6 @@ def slerp(z0: Tensor, z1: Tensor, t: float | Tensor) -> Tensor:
     return (torch.sin((1 - t) * omega) * z0 + torch.sin(t * omega) * z1) / torch.sin(omega)
 
 
-def interpolate(z0: Tensor, z1: Tensor, n: int = 11, path=lerp) -> Tensor:
-    """Return n codes `(n, L)` on the path (`lerp` or `slerp`) from z0 to z1, both ends included."""
-    t = torch.linspace(0, 1, n, device=z0.device)[:, None]  # (n, 1)
-    return path(z0, z1, t)
-
-
 def traversal(z: Tensor, dimension: int, values: Tensor) -> Tensor:
     """Return copies of the code z `(L,)` with one dimension set to each of `values`: `(n, L)`."""
     codes = z.repeat(len(values), 1)
@@ -66,14 +60,12 @@ def attribute_direction(codes: Tensor, attribute: Tensor) -> Tensor:
     (Haufe et al. 2014). For an attribute of 0 and 1 it is the difference of the two mean codes.
 
     Shapes: codes `(N, L)`, attribute `(N,)` -> `(L,)`. Unit: latent units per unit of attribute.
-    Raises: ValueError if the attribute is the same everywhere, or the lengths differ.
+    Raises: ValueError if the attribute is the same everywhere or NaN, or the lengths differ.
     """
     if len(codes) != len(attribute):
         raise ValueError(f"{len(codes)} codes but {len(attribute)} attribute values")
     attribute = attribute.to(codes)
-    if attribute.isnan().any():
-        raise ValueError("the attribute holds NaN")
-    if attribute.max() == attribute.min():
-        raise ValueError("the attribute has the same value for every image: it has no direction")
+    if not attribute.max() > attribute.min():
+        raise ValueError("the attribute is NaN, or has the same value for every image")
     centred = attribute - attribute.mean()
     return (centred[:, None] * (codes - codes.mean(dim=0))).mean(dim=0) / centred.square().mean()

@@ -126,7 +126,7 @@ class VAE(EncoderDecoder):
         """Return (x_logits, mu, log_var), with one sample z ~ q(z|x) an image."""
         mu, log_var = self.encode(x)
         z = reparameterize(mu, log_var, eps, generator)
-        return self.decode(z), mu, log_var
+        return self.logits(z, x), mu, log_var
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -64,6 +64,8 @@ def fit(
     """
     settings = settings_of(epochs, batch_size, lr, schedule, from_mean, beta, binarisation, seed)
     terms = terms or default_terms(model)
+    if not tensors:
+        raise ValueError("give fit the images too: fit(model, images.train)")
     tensors, test = as_tensors(model, tensors), as_tensors(model, test, "test")
     device = pick_device(device)
     model.to(device).train()
@@ -115,19 +117,16 @@ def starting_from_the_mean(model: nn.Module, images: Tensor) -> Iterator[None]:
     the border is black. A first layer that sees x - m with the bias b + W m computes what it did of
     x with b, but learns better: for its gradients the images are no longer all alike. Afterwards
     it sees x again. Both are Linear layers, found by their sizes: the first that takes all pixels
-    (and may be told a label behind them), the last that gives them. A bias that has left the range
-    that it was made in is not fresh, and left alone.
+    (and may be told a label behind them), the last that gives them. The bias of one that has been
+    trained before, and has left the range it was made in, stays.
 
     Raises: ValueError for a model without them, or whose output is no logits.
     """
-    n_pixels, n_classes = images[0].numel(), getattr(model, "n_classes", 0)
-    decoder = getattr(model, "decoder", model)
-    ends = [
-        [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-        for network in (model, decoder if isinstance(decoder, nn.Module) else model)
-    ]
-    first = [layer for layer in ends[0] if layer.in_features in (n_pixels, n_pixels + n_classes)]
-    last = [layer for layer in ends[1] if layer.out_features == n_pixels]
+    n_pixels = images[0].numel()
+    takes = (n_pixels, n_pixels + getattr(model, "n_classes", 0))
+    decoder = model.decoder if isinstance(getattr(model, "decoder", None), nn.Module) else model
+    first = [layer for layer in linear_layers(model) if layer.in_features in takes]
+    last = [layer for layer in linear_layers(decoder) if layer.out_features == n_pixels]
     if not (first and last) or getattr(model, "network", None) == "linear":
         raise ValueError(
             f"from_mean is for logits from Linear layers that take and give all {n_pixels} "
@@ -141,7 +140,8 @@ def starting_from_the_mean(model: nn.Module, images: Tensor) -> Iterator[None]:
     mean = mean.to(first.weight.device)
     seen = F.pad(low + (high - low) * mean, (0, first.in_features - n_pixels))  # labels come last
     with torch.no_grad():
-        if last.bias.abs().max() <= last.in_features**-0.5:
+        is_fresh = last.bias.abs().max() <= last.in_features**-0.5
+        if is_fresh and getattr(model, "output", "logits") == "logits":  # an adapted model says
             last.bias.copy_(torch.logit(mean, eps=1e-3))
         first.bias += first.weight @ seen
     hook = first.register_forward_pre_hook(lambda _, arguments: arguments[0] - seen)
@@ -151,6 +151,12 @@ def starting_from_the_mean(model: nn.Module, images: Tensor) -> Iterator[None]:
         hook.remove()
         with torch.no_grad():
             first.bias -= first.weight @ seen
+
+
+def linear_layers(network: nn.Module) -> list[nn.Linear]:
+    """Return the Linear layers with a bias, in order."""
+    linear = [part for part in network.modules() if isinstance(part, nn.Linear)]
+    return [layer for layer in linear if layer.bias is not None]
 
 
 def adam(model: nn.Module, lr: float | tuple[float, float], schedule: str, n_steps: int):

@@ -35,16 +35,10 @@ class AutoregressiveVAE(VAE):
         h = F.relu(F.linear(x, self.to_context.weight * self.sees, self.to_context.bias))
         return F.linear(h, self.from_context.weight * self.is_seen, self.from_context.bias)
 
-    def forward(
-        self, x: Tensor, eps: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (x_logits, mu, log_var), the logits given z and the image's own earlier pixels."""
-        z_logits, mu, log_var = super().forward(x, eps, generator)
-        return z_logits + self.context(x), mu, log_var
-
     def logits(self, z: Tensor, x: Tensor) -> Tensor:
-        """Return the logits of p(x_i | z, x_1 … x_{i-1}): `(B, latent_size)` -> `(B, D)`."""
-        return self.decode(z) + self.context(x)
+        """Return those of p(x_i | z, x_1 … x_{i-1}), for K codes of each of B images, all images'
+        first codes first: z `(K · B, latent_size)`, x `(B, ...)` -> `(K · B, D)`."""
+        return self.decode(z) + self.context(x).repeat(len(z) // len(x), 1)
 
     @torch.no_grad()
     def generate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:

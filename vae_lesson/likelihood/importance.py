@@ -1,8 +1,7 @@
 """log p(x) by importance sampling.
 
 A decoder's output becomes a likelihood by `nll(output, x) -> (B,)`, by default
-`losses.bernoulli_nll`; the functions of `pixels` fit, or one of your own. Shapes that do not fit,
-no images, and a number of samples that is not a whole number of at least 1 raise ValueError.
+`losses.bernoulli_nll`; the functions of `pixels` fit, or one of your own.
 """
 
 import math
@@ -27,6 +26,7 @@ def log_weights(recon: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> Tensor
 
     Shapes: recon = -log p(x|z) `(K, B)`, z `(K, B, latent_size)`, mu and log_var `(B, latent_size)`
     -> `(K, B)`. Units: nats per image.
+    Raises: ValueError for other shapes.
     Source: Burda et al. 2016, section 3.
     """
     check_same_shape(mu=mu, log_var=log_var, z_of_one_sample=z[0])
@@ -43,35 +43,37 @@ def importance_weighted_bound(log_w: Tensor) -> Tensor:
     With K = 1 it is the ELBO; it rises with K and reaches log p(x). The largest weight is taken out
     of the sum before exp: the weights themselves, e^-100 and less, are 0 in float32 or nearly so.
 
-    Shapes: log_w `(K, ...)` (see `log_weights`) -> `(...)`. Units: nats per image; higher is
-    better. Source: Burda et al. 2016, eq. 8.
+    Shapes: log_w `(K, ...)` (see `log_weights`) -> `(...)`. Units: nats per image.
+    Source: Burda et al. 2016, eq. 8.
     """
-    check_whole("K", len(log_w))
     return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
 
 
 def posterior_log_weights(
     model: VAE, x: Tensor, n_samples: int, generator: torch.Generator, nll: Nll = bernoulli_nll
 ) -> Tensor:
-    """Return the `log_weights` of n_samples z ~ q(z|x) an image.
-
-    Shapes: x `(B, ...)` -> `(n_samples, B)`. Units: nats per image.
-    """
-    mu, log_var = model.encode(x)
-    z = _draw(mu, log_var, n_samples, generator)
-    return log_weights(_recon(model, z, x, nll), z, mu, log_var)
+    """Return the `log_weights` of K = n_samples draws z ~ q(z|x): x `(B, ...)` -> `(K, B)`."""
+    return _log_weights_of_draws(model, x, model.encode(x), n_samples, generator, nll)
 
 
 def prior_log_weights(
     model: VAE, x: Tensor, n_samples: int, generator: torch.Generator, nll: Nll = bernoulli_nll
 ) -> Tensor:
-    """Return log w = log p(x|z) for n_samples z ~ N(0, I), which know nothing of the image.
+    """Return log w = log p(x|z) of K draws z ~ N(0, I), which know nothing of the image.
 
     The mean of w is p(x); with few samples none of them fits, and the estimate is far too low.
-    Shapes and units are those of `posterior_log_weights`.
     """
-    mu = log_var = x.new_zeros((len(x), model.latent_size))
-    return -_recon(model, _draw(mu, log_var, n_samples, generator), x, nll)
+    zeros = x.new_zeros((len(x), model.latent_size))
+    return _log_weights_of_draws(model, x, (zeros, zeros), n_samples, generator, nll)
+
+
+def _log_weights_of_draws(model, x, mu_and_log_var, n_samples, generator, nll) -> Tensor:
+    shape = (n_samples, len(x), model.latent_size)
+    mu, log_var = (part.expand(shape) for part in mu_and_log_var)
+    z = reparameterize(mu, log_var, generator=generator)
+    output = model.logits(z.flatten(0, 1), x)  # (K · B, D)
+    recon = nll(output, x.flatten(1).repeat(n_samples, 1)).view(shape[:2])
+    return log_weights(recon, z, *mu_and_log_var)
 
 
 class LogLikelihood(NamedTuple):
@@ -98,10 +100,11 @@ def log_likelihood(
     All K share the same samples, as many as the largest: a K that is smaller takes them in groups
     and averages the groups' bounds. `draws=prior_log_weights` samples from the prior instead.
 
-    Raises: ValueError if the decoder gives probabilities to a likelihood that takes logits.
+    Raises: ValueError for a K that is not a whole number of at least 1, no images, or a decoder
+    that gives probabilities to a likelihood that takes logits.
     Source: Burda et al. 2016, section 5.1.
     """
-    for k in n_samples or [None]:
+    for k in n_samples:
         check_whole("n_samples", k)
     check_whole("the number of images", len(images))
     device = next(model.parameters()).device
@@ -126,19 +129,3 @@ def log_likelihood(
         error = (bound.std() / len(bound) ** 0.5).item() if len(bound) > 1 else None
         estimates.append(LogLikelihood(k, bound.mean().item(), error, bound))
     return estimates
-
-
-def _draw(mu: Tensor, log_var: Tensor, n_samples: int, generator) -> Tensor:
-    """Return n_samples z ~ N(mu, σ²) an image: mu and log_var (B, L) -> (n_samples, B, L)."""
-    shape = (n_samples, *mu.shape)
-    return reparameterize(mu.expand(shape), log_var.expand(shape), generator=generator)
-
-
-def _recon(model: VAE, z: Tensor, x: Tensor, nll: Nll) -> Tensor:
-    """Return nll of every sample: z (K, B, L), x (B, ...) -> (K, B)."""
-    output = model.decode(z.flatten(0, 1))
-    # A decoder that also sees the image (clinic.AutoregressiveVAE) has a context.
-    if hasattr(model, "context"):
-        output = output + model.context(x).repeat(len(z), 1)
-    every = x.flatten(1).expand(len(z), -1, -1).reshape(output.shape)
-    return nll(output, every).view(z.shape[:2])

@@ -1,7 +1,8 @@
-"""Likelihoods for pixels that are not black and white, and the blur that a likelihood brings.
+"""Likelihoods for pixels that are not black and white.
 
 Each `..._nll` takes a decoder's output and x, `(B, ...)`, and returns -log p(x|z), `(B,)`, in nats
-per image. Shapes that differ, or a scale that does not broadcast to them, raise ValueError.
+per image; of a density these can be negative. Shapes that differ, or a scale that does not
+broadcast to them, raise ValueError.
 """
 
 import math
@@ -18,12 +19,11 @@ def gaussian_nll(x_mean: Tensor, x: Tensor, log_var: Tensor | float = 0.0) -> Te
     """Return -log N(x; x_mean, exp(log_var)): sum_i ½[log 2π + log σ_i² + (x_i - m_i)² / σ_i²].
 
     `log_var` is the log of the noise variance: a number, a tensor that broadcasts against x, or an
-    `nn.Parameter` to be learned. It is a density, so the result can be negative.
-
+    `nn.Parameter` to be learned.
     Source: Kingma & Welling 2014, appendix C.2.
     """
     check_same_shape(x_mean=x_mean, x=x)
-    log_var = _fitted("log_var", log_var, x)
+    log_var = _broadcasting("log_var", log_var, x)
     of_variance = math.log(2 * math.pi) + log_var
     return per_image(0.5 * (of_variance + (x - x_mean).square() * torch.exp(-log_var)))
 
@@ -34,7 +34,7 @@ def optimal_log_var(x_mean: Tensor, x: Tensor) -> Tensor:
     The mean runs over the pixels of all images. Put into `gaussian_nll` it makes a σ-VAE. It comes
     without a gradient, and needs none: at its optimum the loss does not change with σ².
 
-    Shapes: x_mean and x `(B, ...)` -> `()`. Units: log of squared pixel intensity.
+    Shapes: x_mean and x `(B, ...)` -> `()`.
     Source: Rybkin et al. 2021.
     """
     check_same_shape(x_mean=x_mean, x=x)
@@ -48,8 +48,7 @@ def continuous_bernoulli_nll(x_logits: Tensor, x: Tensor) -> Tensor:
     """Return -log p(x|z) for p(x_i) = C(λ_i) λ_i^x_i (1 - λ_i)^(1 - x_i), a density on [0, 1].
 
     λ = sigmoid(x_logits), and C(λ) = l / tanh(l/2) with the logit l makes it integrate to 1, which
-    the cross-entropy of `bernoulli_nll` on grey pixels does not. The result can be negative.
-
+    the cross-entropy of `bernoulli_nll` on grey pixels does not.
     Source: Loaiza-Ganem & Cunningham 2019.
     """
     check_same_shape(x_logits=x_logits, x=x)
@@ -67,12 +66,11 @@ def discretised_logistic_nll(x_mean: Tensor, x: Tensor, log_scale: Tensor | floa
     and log 2 these nats are the bits per dimension that a lossless coder would need.
 
     `log_scale` = log s: a number, or a tensor or `nn.Parameter` that broadcasts against x.
-
     Source: Kingma et al. 2016, appendix C.5, with a scale for each channel; ± ½ grey level as in
     Salimans et al. 2017, eq. 2. A scale for each pixel is this course's.
     """
     check_same_shape(x_mean=x_mean, x=x)
-    inverse_scale = torch.exp(-_fitted("log_scale", log_scale, x))
+    inverse_scale = torch.exp(-_broadcasting("log_scale", log_scale, x))
     upper = (x - x_mean + 1 / 510) * inverse_scale
     lower = (x - x_mean - 1 / 510) * inverse_scale
     # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): no difference of two
@@ -95,16 +93,15 @@ def fitted_log_scale(x_mean: Tensor, x: Tensor) -> Tensor:
 def fitted_logistic_nll(x_logits: Tensor, x: Tensor) -> Tensor:
     """Return `discretised_logistic_nll` around sigmoid(x_logits), with the `fitted_log_scale`.
 
-    A likelihood to train with in colour, or on many greys, that needs no parameter of its own. The
-    scale is the batch's, so a picture's nats depend on those beside it: of 1,000 of a kind hardly.
-    To compare single ones, or to sample with `importance`, fit the scale once and keep it.
+    To train with in colour, or on many greys, without a parameter of its own. The scale is the
+    batch's: to compare single images, or to sample with `importance`, fit it once and keep it.
     """
     x_mean = torch.sigmoid(x_logits)
     return discretised_logistic_nll(x_mean, x, fitted_log_scale(x_mean, x))
 
 
-def _fitted(name: str, value: Tensor | float, x: Tensor) -> Tensor:
-    """Return a number or a tensor as one that broadcasts against the images x, or a ValueError."""
+def _broadcasting(name: str, value: Tensor | float, x: Tensor) -> Tensor:
+    """Return a number or a tensor as one that broadcasts to the images x, or a ValueError."""
     if not isinstance(value, Tensor):  # filled on the device: a CUDA graph copies nothing to it
         value = x.new_full((), value)
     try:
