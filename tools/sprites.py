@@ -1,33 +1,26 @@
-"""Sprites with known factors, drawn and not downloaded, and the mutual information gap.
-
-The gap says whether each factor is known from one dimension of a latent space.
-"""
+"""Sprites with known factors, and the mutual information gap: is each factor in one dimension?"""
 
 from itertools import product
 from typing import NamedTuple
 
 import torch
+from sklearn.metrics import mutual_info_score
 from torch import Tensor
-
-from vae_lesson.data import SIDE
 
 # The values of the factors. Pixels and degrees; a sprite's place is its centre of mass, counted
 # from the image's left and top edge, so that the middle of the image is (14, 14).
 SHAPES = ("square", "ellipse", "heart")
 AREAS = (24, 40, 56, 72)  # of all three shapes, so that the brightness says nothing of the shape
-ANGLES = tuple(90 / 8 * i for i in range(8))  # anticlockwise; 90 itself is left out
+ANGLES = tuple(90 / 8 * i for i in range(8))  # anticlockwise; a square turned by 90 is itself
 PLACES = (7, 9, 11, 13, 15, 17, 19, 21)
 
+SIDE = 28
 PATCH = 14  # a square of pixels that holds any sprite, however turned; a place is its middle
 BINS = 20  # that each dimension of a code is cut into
 
 
 class Sprites(NamedTuple):
-    """Images `(N, 28, 28)` uint8 and their factors `(N, 5)` int64, on one device.
-
-    A factor is the index of its value, from 0: `factors[:, 2] == 3` are the sprites turned by
-    `ANGLES[3]` degrees. `names` says what the columns are, `counts` how many values each has.
-    """
+    """Images `(N, 28, 28)` uint8, and `(N, 5)` int64, the index of each factor's value."""
 
     images: Tensor
     factors: Tensor
@@ -36,15 +29,10 @@ class Sprites(NamedTuple):
     counts = tuple(map(len, (SHAPES, AREAS, ANGLES, PLACES, PLACES)))
 
 
-def make_sprites(device: torch.device | str | None = None) -> Sprites:
+def make_sprites() -> Sprites:
     """Draw 3 shapes × 4 sizes × 8 angles × 8 x × 8 y = 6,144 sprites, y changing fastest.
 
-    A small dSprites (Matthey et al. 2017): the same shapes and factors, at 28×28 pixels instead of
-    64×64, with grey edges, 6,144 images instead of 737,280.
-
-    Each combination is another image: a square turned by 90° is itself, and an ellipse turned by
-    180°, so the angles go from 0 to 78.75° (in dSprites once round). Still the square's close to a
-    ring, the last one step from the first: no single number can follow them without a jump.
+    A small dSprites (Matthey et al. 2017): the same factors at 28×28 pixels instead of 64×64.
     """
     images = torch.zeros((*Sprites.counts, SIDE, SIDE), dtype=torch.uint8)
     patches = _draw_patches()  # (shape, size, angle, PATCH, PATCH)
@@ -52,7 +40,7 @@ def make_sprites(device: torch.device | str | None = None) -> Sprites:
         left, top = x - PATCH // 2, y - PATCH // 2
         images[:, :, :, i, j, top : top + PATCH, left : left + PATCH] = patches
     factors = torch.cartesian_prod(*[torch.arange(count) for count in Sprites.counts])
-    return Sprites(images.flatten(0, 4).to(device), factors.to(device))
+    return Sprites(images.flatten(0, 4), factors)
 
 
 def _draw_patches() -> Tensor:
@@ -90,47 +78,16 @@ def _is_inside(u: Tensor, v: Tensor) -> Tensor:
     return torch.stack([square, ellipse, heart])
 
 
-class MIG(NamedTuple):
-    """The mutual information gap; see `mutual_information_gap`."""
-
-    mean: float  # over the factors, from 0 to 1
-    per_factor: Tensor  # (F,), from 0 to 1
-    information: Tensor  # (L, F) nats
-
-
 def mutual_information(codes: Tensor, factors: Tensor) -> Tensor:
     """Return I(z_j; v_k) = sum_{a,b} p(a, b) log[p(a, b) / (p(a) p(b))], a the bin of z_j, b = v_k.
 
-    Each z_j is cut into 20 bins of equal width between its least and its greatest value. Bins with
-    equally many codes would not mind an outlier, but their edges run through clusters: the sprites'
-    factors with noise of 0.05 then have a MIG of 0.94, and 1.00 with equal widths. The price: one
-    code far from the others pushes those into a few bins. A constant dimension informs of nothing.
-
-    Finite samples bias it upwards, by about (bins - 1)(values - 1) / 2N nats where nothing is known
-    (Miller 1955). For a factor of 8 values that is 0.011 nats with all 6,144 sprites, 0.067 with
-    1,000, 0.13 with 500, of an entropy of 2.08.
-
-    The scale of a dimension does not count, so mu of a collapsed one can inform too, by moves that
-    the decoder cannot see under the noise: codes drawn from q(z|x) (`evaluate.decoder_inputs`) show
-    what it sees.
+    Each z_j is cut into 20 bins of equal width: those of equally many codes would run through
+    clusters. Finite samples bias it upwards, by about (bins - 1)(values - 1) / 2N nats where
+    nothing is known (Miller 1955).
 
     Shapes: codes `(N, L)` floats, factors `(N, F)` whole numbers -> `(L, F)`. Units: nats.
-    Raises: ValueError for other shapes or types, codes that are not finite.
     Source: Chen et al. 2018; the bins: Locatello et al. 2019.
     """
-    from sklearn.metrics import mutual_info_score
-
-    for name, x, columns in [("codes", codes, "L"), ("factors", factors, "F")]:
-        if x.ndim != 2 or 0 in x.shape:
-            raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(x.shape)}")
-    if len(codes) != len(factors):
-        raise ValueError(f"not of the same images: {len(codes)} codes and {len(factors)} factors")
-    if factors.is_floating_point() or not codes.is_floating_point():
-        raise ValueError(
-            f"codes must be floats and factors whole numbers, got {codes.dtype} and {factors.dtype}"
-        )
-    if not codes.isfinite().all():
-        raise ValueError("codes must be finite, got NaN or infinity")
     low, high = codes.amin(dim=0), codes.amax(dim=0)
     width = torch.where(high > low, high - low, 1)  # a constant dimension all goes to bin 0
     binned = ((codes - low) / width * BINS).long().clamp_max(BINS - 1).cpu().numpy()
@@ -138,28 +95,24 @@ def mutual_information(codes: Tensor, factors: Tensor) -> Tensor:
     return torch.tensor(table, dtype=torch.float32)
 
 
+class MIG(NamedTuple):
+    """The mutual information gap: its mean over the factors, and that of each, `(F,)`."""
+
+    mean: float
+    per_factor: Tensor
+
+
 def mutual_information_gap(codes: Tensor, factors: Tensor) -> MIG:
     """Return the MIG, 1/F sum_k [I(z_j*; v_k) - max_{j ≠ j*} I(z_j; v_k)] / H(v_k).
 
     j* is the dimension that tells most about factor k. The gap is 1 if each factor is known from
-    one dimension and no other tells of it; 0 if two tell equally much, or none anything. It does
-    not ask that a dimension follows one factor only: one that holds two loses nothing by that.
-    The bias of the information cancels: ten random dimensions score 0.0004 with all sprites.
+    one dimension and no other tells of it; 0 if two tell equally much, or none anything.
 
-    Chen et al. take I from draws of q(z|x); with mu it is the variant of Locatello et al. 2019.
-
-    Shapes: codes `(N, L)` floats, factors `(N, F)` whole numbers.
-    Raises: ValueError as `mutual_information` does; for one dimension, or a factor with one value.
-    Source: Chen et al. 2018.
+    Shapes: codes `(N, L)` floats, L over 1; factors `(N, F)` whole numbers, each of some values.
+    Source: Chen et al. 2018, who take I from draws of q(z|x).
     """
-    information = mutual_information(codes, factors)
-    if codes.shape[1] < 2:
-        raise ValueError("a gap needs codes of at least 2 dimensions, got 1")
-    shares = [v.unique(return_counts=True)[1].cpu().double() / len(v) for v in factors.T]
-    entropy = torch.tensor([torch.special.entr(p).sum().item() for p in shares])
-    if (entropy == 0).any():
-        constant = torch.where(entropy == 0)[0].tolist()
-        raise ValueError(f"factors must vary, but the columns {constant} have one value only")
-    best, second = information.topk(2, dim=0).values
+    best, second = mutual_information(codes, factors).topk(2, dim=0).values
+    shares = [v.unique(return_counts=True)[1].cpu() / len(v) for v in factors.T]
+    entropy = torch.stack([torch.special.entr(share).sum() for share in shares])
     per_factor = (best - second) / entropy
-    return MIG(per_factor.mean().item(), per_factor, information)
+    return MIG(per_factor.mean().item(), per_factor)

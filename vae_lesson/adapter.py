@@ -10,7 +10,6 @@ from torch.distributions import Independent, Normal
 from vae_lesson.arguments import check_one_of, check_shape, shapes_of
 from vae_lesson.models import VAE
 
-OUTPUTS = ("logits", "means")
 EPS = 1e-6  # how near to 0 and 1 a mean may come before its logit is taken
 TRIED = 5  # images or codes; not 1 or 3, as channels are, lest what mixes up the two fits
 HEADS = """where the heads are in forward, put them into encode, of your class or of a wrapper:
@@ -23,6 +22,7 @@ class AdaptedVAE(VAE):
     """A VAE whose networks are those of `model`, which trains with it; `adapt` makes it.
 
     takes: the shape in which the model takes an image, that of the image or flat.
+    encoder_weights: those that `encode` uses, which `fit` may train at a rate of their own.
     """
 
     def __init__(
@@ -33,10 +33,12 @@ class AdaptedVAE(VAE):
         pixels: tuple[float, float],
         takes: tuple[int, ...],
         latent_size: int,
+        encoder_weights: list[nn.Parameter],
     ) -> None:
         nn.Module.__init__(self)  # a VAE's own would build two networks
         self.model, self.shape, self.output, self.pixels = model, shape, output, pixels
         self.takes, self.input_size, self.latent_size = takes, math.prod(shape), latent_size
+        self.encoder_weights = encoder_weights
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (mu, log_var) of q(z|x). Shapes: x `(B, ...)` -> two of `(B, latent_size)`."""
@@ -83,8 +85,8 @@ def adapt(
     a tanh where pixels are (-1, 1). Logits train better: see `AdaptedVAE.decode`.
     pixels: (lowest, highest) value of the images that the model takes, and of means that it gives.
 
-    The model is tried on random images and returned in eval mode, as by `load_model`; `fit` trains
-    it in training mode. The random state stays as it was.
+    The model is tried on random images in eval mode, and stays in it, as after `load_model`; `fit`
+    trains it in training mode.
 
     Raises: ValueError for a model that does otherwise: it says what came and what to write.
     """
@@ -96,39 +98,36 @@ def adapt(
     if missing := [half for half in ("encode", "decode") if not hasattr(model, half)]:
         raise ValueError(f"{type(model).__name__} has no {' and no '.join(missing)}: {HEADS}")
     check_shape(shape)
-    check_one_of("output", output, OUTPUTS)
+    check_one_of("output", output, ("logits", "means"))
     pair = isinstance(pixels, (tuple, list)) and len(pixels) == 2
     if not pair or not -math.inf < pixels[0] < pixels[1] < math.inf:
         raise ValueError(f"pixels must be (lowest, highest), as (0, 1) or (-1, 1), got {pixels!r}")
-    device = next(model.parameters()).device
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            model.eval()
-            vae = _tried(model, tuple(shape), output, pixels, device)
+        return _tried(model.eval(), tuple(shape), output, pixels)
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(f"encode or decode fails on random numbers: {_short(error)}") from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return vae.eval()
 
 
 # --- what is asked of a model ---------------------------------------------------------------------
 
 
-def _tried(model, shape, output, pixels, device) -> AdaptedVAE:
+def _tried(model, shape, output, pixels) -> AdaptedVAE:
     """Return the adapted model, if it does what it should on a few random images and codes."""
-    generator = torch.Generator().manual_seed(0)
+    device, generator = next(model.parameters()).device, torch.Generator().manual_seed(0)
     x = torch.rand((TRIED, math.prod(shape)), generator=generator).to(device)
-    takes, latent_size = _measured(model, pixels[0] + (pixels[1] - pixels[0]) * x, shape)
-    vae = AdaptedVAE(model, shape, output, pixels, takes, latent_size)
+    with torch.enable_grad():
+        takes, code = _first_codes(model, pixels[0] + (pixels[1] - pixels[0]) * x, shape)
+        weights = _weights_of(code, model)
+    latent_size = code.shape[1] // 2
+    vae = AdaptedVAE(model, shape, output, pixels, takes, latent_size, weights).eval()
     z = torch.randn((TRIED, latent_size), generator=generator).to(device)
     values = vae.decoder(z)
-    encoded = torch.cat(vae.encode(x), dim=1), torch.cat(vae.encode(x[:1]), dim=1)
-    halves = {"encode": encoded, "decode": (values, vae.decoder(z[:1]))}
+    halves = {
+        "encode": (code, torch.cat(vae.encode(x[:1]), dim=1)),
+        "decode": (values, vae.decoder(z[:1])),
+    }
     for half, (of_batch, alone) in halves.items():
         if not of_batch.isfinite().all():
             raise ValueError(f"{half} gives NaN or inf for random images or codes")
@@ -143,8 +142,8 @@ def _tried(model, shape, output, pixels, device) -> AdaptedVAE:
     return vae
 
 
-def _measured(model, x: Tensor, shape) -> tuple[tuple[int, ...], int]:
-    """Return in which shape the model takes an image, and the size of its codes."""
+def _first_codes(model, x: Tensor, shape) -> tuple[tuple[int, ...], Tensor]:
+    """Return in which shape the model takes an image, and (mu, log_var) side by side, `(B, 2L)`."""
     failed = []
     for takes in (shape, (math.prod(shape),)):
         images = x.unflatten(1, takes)
@@ -153,8 +152,17 @@ def _measured(model, x: Tensor, shape) -> tuple[tuple[int, ...], int]:
         except Exception as error:
             failed.append(f"{tuple(images.shape)} ({_short(error)})")
         else:
-            return takes, _mu_and_log_var(code, len(x))[0].shape[1]
+            return takes, torch.cat(_mu_and_log_var(code, len(x)), dim=1)
     raise ValueError(f"encode fails on images of shape {' and of shape '.join(failed)}")
+
+
+def _weights_of(value: Tensor, model: nn.Module) -> list[nn.Parameter]:
+    """Return the model's weights that this value has a gradient by, whatever they are called."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if not weights or not value.requires_grad:
+        return []
+    slopes = torch.autograd.grad(value.sum(), weights, allow_unused=True)
+    return [weight for weight, slope in zip(weights, slopes) if slope is not None]
 
 
 def _mu_and_log_var(code, n: int) -> tuple[Tensor, Tensor]:

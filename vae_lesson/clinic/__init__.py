@@ -1,1 +1,1 @@
-"""Lesson 06: how a code dies. Lesson 07 (02 too): what is wrong with a VAE, a loss's true beta."""
+"""Lesson 07, and 02: what is wrong with a VAE and its loss, and which beta a loss really has."""

@@ -160,25 +160,10 @@ def _reading(slope: Tensor, v: Tensor) -> str | None:
 
 
 def _inspect_reduction(loss, trial: Trial, betas: list[float]) -> list[Finding]:
-    """Find a mean on one side and a sum on the other by a second batch, image or code beside."""
-    output, x, mu, log_var = trial.at
+    """Find a mean on one side and a sum on the other, behind one of these betas."""
+    output, x, mu, _ = trial.at
     n_images, n_pixels, n_latents = len(x), output[0].numel(), mu[0].numel()
-
-    def twice(dim: int, *tensors) -> list[Tensor]:
-        return [torch.cat([tensor, tensor], dim) for tensor in tensors]
-
-    def reduction(of: int, *arguments) -> str | None:
-        """Twice as many of them leave a sum's derivative by each as it is, and halve a mean's."""
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of shapes that differ
-                by = _try(loss, *arguments).by[of]
-        except Exception:  # the loss takes this shape only
-            return None
-        ratio = (exact(by).norm() / exact(trial.by[of]).norm()).item() / math.sqrt(2)
-        return {1.0: "sum", 0.5: "mean"}.get(round(ratio, 2))
-
-    recon, kl = (reduction(of, *twice(0, *trial.at)) for of in (0, 1))
-    pixels = reduction(0, *twice(-1, output, x.reshape(output.shape)), mu, log_var)
+    recon, kl, pixels, latents = _reductions(loss, trial)
     measured, fixed = {}, {}  # what is said, and by how much it multiplies beta
     if pixels == "mean":
         measured[f"the reconstruction is a mean over {n_pixels} pixels"] = n_pixels
@@ -187,7 +172,7 @@ def _inspect_reduction(loss, trial: Trial, betas: list[float]) -> list[Finding]:
         fixed[f"the reconstruction {as_if}"] = n_pixels
         fixed[f"the KL {as_if}"] = 1 / n_pixels
         fixed[f"the KL {as_if} and {n_images} images"] = 1 / n_pixels / n_images
-    if reduction(1, output, x, *twice(1, mu, log_var)) == "mean":
+    if latents == "mean":
         measured[f"the KL is a mean over {n_latents} latent dimensions"] = 1 / n_latents
     elif (recon, kl) == ("sum", "mean"):
         fixed[f"the KL is as if divided by {n_latents} latent dimensions"] = 1 / n_latents
@@ -208,6 +193,35 @@ def _inspect_reduction(loss, trial: Trial, betas: list[float]) -> list[Finding]:
         return []
     evidence = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like {weight:.3g}."
     return [Finding(findings.MEAN_FOR_SUM, evidence)]
+
+
+def _reductions(loss, trial: Trial) -> list[str | None]:
+    """Return whether recon and KL are a "sum" or a "mean" over images, recon over pixels, KL over
+    latent dimensions; None for what cannot be told.
+
+    With a second batch, image or code beside the first, a sum's derivatives stay as they are, and
+    a mean's are halved.
+    """
+    output, x, mu, log_var = trial.at
+
+    def twice(dim: int, *tensors) -> list[Tensor]:
+        return [torch.cat([tensor, tensor], dim) for tensor in tensors]
+
+    def reduction(of: int, *arguments) -> str | None:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of shapes that differ
+                by = _try(loss, *arguments).by[of]
+        except Exception:  # the loss takes this shape only
+            return None
+        ratio = (exact(by).norm() / exact(trial.by[of]).norm()).item() / math.sqrt(2)
+        return {1.0: "sum", 0.5: "mean"}.get(round(ratio, 2))
+
+    return [
+        reduction(0, *twice(0, *trial.at)),
+        reduction(1, *twice(0, *trial.at)),
+        reduction(0, *twice(-1, output, x.reshape(output.shape)), mu, log_var),
+        reduction(1, output, x, *twice(1, mu, log_var)),
+    ]
 
 
 def _try(loss, output, x, mu, log_var, seed: int = 0) -> Trial:

@@ -47,9 +47,9 @@ def _inspect_range(model, x, output, mu, slopes: Slopes) -> Finding | None:
         evidence = f"The loss takes probabilities, the output goes from {bottom:.3g} to {top:.3g}."
         return Finding(findings.WRONG_RANGE, evidence)
     # Untrained outputs may lie in any range by chance; those of codes far out do not.
-    runs = [_run(model, x, 1000 * torch.randn_like(mu), 0.2 + 0 * mu) for _ in range(4)]
-    outputs = [run.output.flatten() for run in runs]
-    if not runs[0].chosen:
+    passes = [_pass(model, x, 1000 * torch.randn_like(mu), 0.2 + 0 * mu) for _ in range(4)]
+    outputs = [each.output.flatten() for each in passes]
+    if not passes[0].chosen:
         with suppress(Exception):  # decode may take more than z
             outputs.append(model.decode(1000 * torch.randn_like(mu)).flatten())
     bottom, top = torch.cat(outputs).aminmax()
@@ -67,17 +67,16 @@ def _inspect_range(model, x, output, mu, slopes: Slopes) -> Finding | None:
 
 
 def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
-    """Compare z − mu with σ · eps, eps ~ N(0, I), over many runs of one mu and log_var."""
+    """Compare z − mu with σ · eps, eps ~ N(0, I), over many passes with one mu and log_var."""
     # mu and log_var differ from element to element; what is called log_var may be a σ, over 0.
     chosen = spread(mu, -2, 2), spread(mu, -2.0 if reading == "log σ²" else 0.2, 2)
-    runs = [_run(model, x, *chosen) for _ in range(min(max(64, 4096 // mu.numel()), 256))]
-    if any(run.z is None for run in runs):
+    passes = [_pass(model, x, *chosen) for _ in range(min(max(64, 4096 // mu.numel()), 256))]
+    if any(each.z is None for each in passes):
         return None
-    mu, v = exact(runs[0].mu), exact(runs[0].log_var)
-    noise = torch.stack([exact(run.z) for run in runs]) - mu  # (runs, B, latent_size)
+    mu, v = exact(passes[0].mu), exact(passes[0].log_var)
+    noise = torch.stack([exact(each.z) for each in passes]) - mu  # (passes, B, latent_size)
     mean, sigma = noise.mean(dim=0), noise.std(dim=0).clamp_min(1e-12)
-    expected = {name: of(v) for name, of in READINGS.items()}
-    tiny = 1e-4 * expected["log σ²"]
+    tiny = 1e-4 * READINGS["log σ²"](v)
     if tiny.max() < 1e-7:  # not to be seen beside mu and rounding
         return None
     if (sigma < tiny).all():
@@ -90,6 +89,12 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
         n = eps.shape[dim]
         if n > 1 and n * eps.mean(dim=dim).square().mean() > 1 + 0.75 * (n - 1):
             return Finding(findings.NOT_STANDARD_NORMAL, f"eps is the same for all {n} {what}.")
+    return _inspect_mean_and_sigma(mean, sigma, eps, mu, v, reading)
+
+
+def _inspect_mean_and_sigma(mean, sigma, eps, mu, v, reading: str | None) -> Finding | None:
+    """Compare the mean of z − mu with 0, its σ with what log_var says, and eps with N(0, 1)."""
+    expected = {name: of(v) for name, of in READINGS.items()}
     off = {name: _rms((sigma / of).log()) for name, of in expected.items()}
     nearest = min(off, key=off.get)
     right = reading or nearest  # if the loss does not say, all of them may be right
@@ -135,19 +140,20 @@ def _inspect_gradient(model, x, mu) -> Finding | None:
     chosen = {name: spread(mu, 0.2, 2).requires_grad_() for name in ("mu", "log_var")}
     with torch.enable_grad():
         own = dict(zip(chosen, model(x)[1:]))
-        run = _run(model, x, **chosen)
-        total = run.output.sum() + torch.zeros((), device=x.device, requires_grad=True)
+        first = _pass(model, x, **chosen)
+        constant = torch.zeros((), device=x.device, requires_grad=True)
+        total = first.output.sum() + constant  # has a gradient, whatever the output is made of
     all_learn = all(parameter.requires_grad for parameter in model.parameters())  # else by choice
     for name, part in own.items():
         # One that is the same for all images need not come from the encoder.
         if all_learn and not part.requires_grad and (part != part[:1]).any():
             return Finding(findings.GRADIENT_CUT, f"{name} is cut off from the encoder's weights.")
-    if not run.chosen:
+    if not first.chosen:
         return None
 
     def output(images=x, **other) -> Tensor:
         reseed(x.device, 0)
-        return _run(model, images, **(chosen | other)).output.flatten(1)
+        return _pass(model, images, **(chosen | other)).output.flatten(1)
 
     before = output()
     slopes = dict(zip(chosen, torch.autograd.grad(total, chosen.values(), allow_unused=True)))
@@ -165,8 +171,8 @@ def _inspect_gradient(model, x, mu) -> Finding | None:
         return Finding(findings.PAST_Z, "With z held, the output's pixels change with those of x.")
 
 
-class Run(NamedTuple):
-    """One run of a model, and whether its mu and log_var are the chosen ones."""
+class Pass(NamedTuple):
+    """One forward pass of a model, and whether its mu and log_var are the chosen ones."""
 
     output: Tensor  # (B, ...)
     mu: Tensor
@@ -175,8 +181,8 @@ class Run(NamedTuple):
     chosen: bool
 
 
-def _run(model, x, mu, log_var) -> Run:
-    """Run a model with this mu and log_var in the place of what `encode` returns.
+def _pass(model, x, mu, log_var) -> Pass:
+    """Call a model with this mu and log_var in the place of what `encode` returns.
 
     This needs an `encode` that returns just two tensors (B, latent_size); what it returns else is
     let through: a named tuple, for one, may be used by its names.
@@ -201,4 +207,5 @@ def _run(model, x, mu, log_var) -> Run:
     finally:
         vars(model).update(encode=encode, decode=decode)
     seen = len(codes) == 1 and codes[0].numel() == code[0].numel()
-    return Run(output, *code, codes[0].reshape(code[0].shape) if seen else None, bool(chosen))
+    z = codes[0].reshape(code[0].shape) if seen else None
+    return Pass(output, *code, z, bool(chosen))

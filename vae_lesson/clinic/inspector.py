@@ -40,7 +40,7 @@ def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
     _check(model, x)
     value = partial(_value, loss)
     with _undisturbed(model, x.device):
-        output, mu, log_var = _run(model, x)
+        output, mu, log_var = _outputs(model, x)
         found, slopes = inspect_loss(value, output, x, mu)
         parts = {"mu": mu, "log_var": log_var, "the output": output}
         if all(tensor.isfinite().all() for tensor in parts.values()):  # else a loss may refuse them
@@ -91,7 +91,7 @@ def _check(model, x) -> None:
             raise ValueError(f"{name} is {tensor.dtype}, too coarse: use float32 or float64")
 
 
-def _run(model, x) -> tuple[Tensor, Tensor, Tensor]:
+def _outputs(model, x) -> tuple[Tensor, Tensor, Tensor]:
     """Return model(x), with its shapes checked."""
     returned = model(x)
     match shapes := shapes_of(returned):

@@ -7,23 +7,20 @@ one term only, so any such loss is a multiple of what the course minimises, reco
 import math
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from vae_lesson.arguments import check_one_of, check_over_0, check_whole
 
-# What each likelihood makes of a pixel.
-RECON = {
-    "bernoulli": lambda o, x: F.binary_cross_entropy_with_logits(o, x, reduction="none"),
-    "squared error": lambda o, x: (x - o).square(),
-    "half squared error": lambda o, x: 0.5 * (x - o).square(),
-    "absolute error": lambda o, x: (x - o).abs(),
+# The variance of the Gaussian whose -log p(x|z) it is, less a constant; None for no Gaussian.
+LIKELIHOODS = {
+    "bernoulli": None,
+    "squared error": 0.5,
+    "half squared error": 1.0,
+    "absolute error": None,
 }
 
 
 @dataclass(frozen=True)
 class Loss:
-    """recon_weight · recon + kl_weight · kl, as code has it; the defaults are the course's ELBO.
+    """recon_weight · recon + kl_weight · kl, as code has it; by default what the course minimises.
 
     likelihood: "bernoulli" is the cross-entropy (BCE); a "squared error" (x - x̂)² is a Gaussian of
     variance ½ less a constant, a "half squared error" ½(x - x̂)² one of variance 1, with a weight
@@ -33,11 +30,7 @@ class Loss:
     over pixels and batch, "sum" the sum over both.
     n_pixels: the numbers in an image, 784 or 64 · 64 · 3. The sizes count where a sum is not a sum.
 
-    Called with (output, x, mu, log_var) it is that very loss, as such code computes it, a scalar.
-    `output` is what the decoder gives: logits for "bernoulli", else the image x̂ itself.
-
-    Shapes: output and x `(batch_size, ...)`, mu and log_var `(batch_size, latent_size)`.
-    Raises: ValueError for unknown names, sizes under 1, a weight that makes no ELBO, other shapes.
+    Raises: ValueError for unknown names, sizes under 1, a weight that makes no ELBO.
     """
 
     likelihood: str = "bernoulli"
@@ -52,7 +45,7 @@ class Loss:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        check_one_of("likelihood", self.likelihood, RECON)
+        check_one_of("likelihood", self.likelihood, LIKELIHOODS)
         for name in ("pixels", "latents", "recon_batch", "kl_batch"):
             check_one_of(name, getattr(self, name), ("sum", "mean"))
         for name in ("n_pixels", "latent_size", "batch_size"):
@@ -63,19 +56,6 @@ class Loss:
                 f"kl_weight must be 0 or more and finite, got {self.kl_weight}: the KL is added to "
                 "what is minimised, and with a minus sign training drives it up without end"
             )
-
-    def __call__(self, output: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
-        pixels, latents = (self.batch_size, self.n_pixels), (self.batch_size, self.latent_size)
-        wanted = {"output": pixels, "x": pixels, "mu": latents, "log_var": latents}
-        for (name, shape), tensor in zip(wanted.items(), (output, x, mu, log_var)):
-            if tensor.ndim < 2 or tensor.flatten(1).shape != shape:
-                raise ValueError(f"this loss is for {name} {shape}, got {tuple(tensor.shape)}")
-        recon = RECON[self.likelihood](output.flatten(1), x.flatten(1))
-        kl = -0.5 * (1 + log_var - mu.pow(2) - log_var.exp())
-        # "sum" and "mean" are a tensor's methods.
-        recon = getattr(getattr(recon, self.pixels)(dim=1), self.recon_batch)()
-        kl = getattr(getattr(kl, self.latents)(dim=1), self.kl_batch)()
-        return self.recon_weight * recon + self.kl_weight * kl
 
 
 def effective_beta(loss: Loss) -> float:
@@ -98,14 +78,12 @@ def effective_beta(loss: Loss) -> float:
 def noise_variance_at_beta_1(loss: Loss) -> float | None:
     """Return the Gaussian noise variance that gives the same gradient direction with beta = 1.
 
-    For a squared error "beta" and "noise variance" are one knob: only the ratio of the two terms
-    gives the gradient its direction. A weight w on (x - x̂)² beside a KL of weight 1 is a Gaussian
-    of variance 1/(2w), that is beta · variance. None for Bernoulli and absolute error, which have
-    no such variance; 0, no density any more, where the KL has no weight.
+    A weight w on (x - x̂)² beside a KL of weight 1 is a Gaussian of variance 1/(2w). None for
+    Bernoulli and absolute error, which have no such variance; 0 where the KL has no weight.
 
     Source: Rybkin et al. 2021.
     """
-    variance = {"squared error": 0.5, "half squared error": 1.0}.get(loss.likelihood)
+    variance = LIKELIHOODS[loss.likelihood]
     return None if variance is None else effective_beta(loss) * variance
 
 
@@ -125,11 +103,7 @@ PUBLIC_SETTINGS: dict[str, Loss] = {
         pixels="mean", latents="mean", recon_weight=784, latent_size=2, batch_size=100
     ),
     "sksq96/pytorch-vae, vae-cnn.ipynb (14ce227): BCE summed, KL mean of 32 · 32 images": Loss(
-        latents="mean",
-        recon_batch="sum",
-        n_pixels=64 * 64 * 3,
-        latent_size=32,
-        batch_size=32,
+        latents="mean", recon_batch="sum", n_pixels=64 * 64 * 3, latent_size=32, batch_size=32
     ),
     "keras, making_new_layers… guide (3422977): squared error mean of 784, KL mean of 32": Loss(
         "squared error", pixels="mean", latents="mean", latent_size=32, batch_size=64
