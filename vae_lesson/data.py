@@ -88,6 +88,13 @@ def to_float(
     return (x > 0.5).float() if binarisation == "threshold" else x
 
 
+def exact(values: Tensor) -> Tensor:
+    """Return floats in float64, on the CPU: where small differences of large numbers count."""
+    if not values.is_floating_point():
+        raise ValueError(f"closed forms take floats, got {values.dtype}: use data.to_float")
+    return values.cpu().double()  # first to the CPU: MPS has no float64
+
+
 def as_inputs(
     tensors, binarisation: str = "grey", generator: torch.Generator | None = None
 ) -> list[Tensor]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vae_lesson.data import to_float
+from vae_lesson.data import exact, to_float
 from vae_lesson.evaluate import decoder_inputs
 
 
@@ -65,7 +65,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     It is the squared Wasserstein distance of two Gaussians with these means and covariances.
     Source: Dowson & Landau 1982; for images Heusel et al. 2017, eq. 6.
     """
-    a, b = a.cpu().double(), b.cpu().double()  # MPS has no float64
+    a, b = exact(a), exact(b)
     cov_a, cov_b = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))
     # The trace of the root of C_a C_b is the sum of the roots of its eigenvalues, which are real
     # and not negative; rounding can leave small negative or complex parts.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vae_lesson.clinic import findings
 from vae_lesson.clinic.findings import Finding
+from vae_lesson.data import exact
 
 # What a model may call log_var: σ of it. A learner's model may be at home in another reading than
 # log σ²; it is healthy if loss and noise read it alike.
@@ -263,7 +264,3 @@ def reseed(device: torch.device, seed: int) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):  # of x, which need not be the current one
             torch.cuda.manual_seed(seed)
-
-
-def exact(values: Tensor) -> Tensor:
-    return values.cpu().double()  # first to the CPU: MPS has no float64

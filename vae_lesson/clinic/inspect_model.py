@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from vae_lesson.clinic import findings
 from vae_lesson.clinic.findings import Finding
-from vae_lesson.clinic.inspect_loss import READINGS, Slopes, exact, reseed, spread
+from vae_lesson.clinic.inspect_loss import READINGS, Slopes, reseed, spread
+from vae_lesson.data import exact
 
 
 def inspect_model(model: nn.Module, x: Tensor, slopes: Slopes) -> list[Finding]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import LowRankMultivariateNormal
 
 from vae_lesson.arguments import check_over_0, check_same_shape, check_whole
+from vae_lesson.data import exact
 from vae_lesson.likelihood.pixels import gaussian_nll
 from vae_lesson.losses import kl_standard_normal
 from vae_lesson.models import VAE
@@ -30,7 +31,7 @@ class LinearGaussian:
 
     def __init__(self, W: Tensor, mean: Tensor, variance: Tensor | float) -> None:
         check_same_shape(mean=mean, a_column_of_W=W[:, 0])
-        self.W, self.mean = _exact(W), _exact(mean)
+        self.W, self.mean = exact(W), exact(mean)
         self.variance = torch.as_tensor(variance, dtype=torch.float64, device="cpu")  # ()
         check_over_0("variance", self.variance.item())
         self.P = torch.eye(W.shape[1]).double() + self.W.T @ self.W / self.variance
@@ -41,7 +42,7 @@ class LinearGaussian:
         Source: Tipping & Bishop 1999.
         """
         noise = self.variance.expand(len(self.mean))
-        return LowRankMultivariateNormal(self.mean, self.W, noise).log_prob(_exact(x))
+        return LowRankMultivariateNormal(self.mean, self.W, noise).log_prob(exact(x))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the true p(z|x) = N(mu, P⁻¹), with mu = P⁻¹Wᵀ(x - mean) / variance.
@@ -51,7 +52,7 @@ class LinearGaussian:
         """
         check_same_shape(one_image=x[0], mean=self.mean)
         covariance = torch.linalg.inv(self.P)
-        return (_exact(x) - self.mean) @ self.W @ covariance / self.variance, covariance
+        return (exact(x) - self.mean) @ self.W @ covariance / self.variance, covariance
 
     def elbo(self, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
         """Return E_q[log p(x|z)] - KL(q ‖ N(0, I)), without drawing any z.
@@ -60,8 +61,8 @@ class LinearGaussian:
         E_q|x - W z - mean|² = |x - W mu - mean|² + sum_j |w_j|² σ_j², with w_j column j of W.
         Source: Lucas et al. 2019.
         """
-        mu, log_var = _exact(mu), _exact(log_var)
-        recon = gaussian_nll(mu @ self.W.T + self.mean, _exact(x), self.variance.log())
+        mu, log_var = exact(mu), exact(log_var)
+        recon = gaussian_nll(mu @ self.W.T + self.mean, exact(x), self.variance.log())
         recon = recon + 0.5 * (log_var.exp() @ self.W.square().sum(dim=0)) / self.variance
         return -(recon + kl_standard_normal(mu, log_var))
 
@@ -74,7 +75,7 @@ class LinearGaussian:
         """
         best_mu, _ = self.posterior(x)
         check_same_shape(mu=mu, log_var=log_var, mu_of_the_posterior=best_mu)
-        P, d, log_var = self.P, _exact(mu) - best_mu, _exact(log_var)
+        P, d, log_var = self.P, exact(mu) - best_mu, exact(log_var)
         spread = log_var.exp() @ P.diagonal() + ((d @ P) * d).sum(dim=1)
         return 0.5 * (spread - len(P) - torch.logdet(P) - log_var.sum(dim=1))
 
@@ -111,12 +112,6 @@ class LinearGaussian:
         return model.eval()
 
 
-def _exact(value: Tensor) -> Tensor:
-    if not value.is_floating_point():
-        raise ValueError(f"the closed forms take floats, got {value.dtype}: use data.to_float")
-    return value.cpu().double()  # first to the CPU: MPS has no float64
-
-
 def principal_axes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the mean of x, the eigenvalues of its covariance (largest first), the eigenvectors.
 
@@ -124,7 +119,7 @@ def principal_axes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Shapes: x `(N, D)` -> `(D,)`, `(D,)`, `(D, D)` with an eigenvector a column.
     """
-    x = _exact(x)
+    x = exact(x)
     covariance = torch.cov(x.T, correction=0)
     eigenvalues, eigenvectors = torch.linalg.eigh(covariance)  # smallest first
     # Rounding can leave an eigenvalue of 0 a little below it.
@@ -178,5 +173,5 @@ def exact_terms(model: LinearVAE, x: Tensor, generator: torch.Generator | None =
 @torch.no_grad()
 def decoder_of(model: LinearVAE) -> LinearGaussian:
     """Return the decoder of a trained model."""
-    variance = _exact(model.noise_log_var).exp()
+    variance = exact(model.noise_log_var).exp()
     return LinearGaussian(model.decoder.weight, model.decoder.bias, variance)
