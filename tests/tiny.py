@@ -1,5 +1,6 @@
 """Tiny images and models, for tests of what trains."""
 
+import functools
 import itertools
 import math
 
@@ -9,6 +10,8 @@ from PIL import Image
 
 from vae_lesson import losses, train
 from vae_lesson.models import VAE
+
+fit = functools.partial(train.fit, progress=False, device="cpu")
 
 
 def patterned_images(n=64, side=4, seed=0):
@@ -35,12 +38,6 @@ def new(kind=VAE, latent_size=2, hidden_size=8, input_size=16, network="mlp", se
     return kind(latent_size, hidden_size, (1, side, side), network)
 
 
-def fit(model, images, **options):
-    """Fit as the article does, and not by the fast recipe, where `options` say nothing else."""
-    article = {"epochs": 10, "lr": 1e-3, "schedule": "constant", "warm_start": False}
-    return train.fit(model, images, **{"progress": False, "device": "cpu", **article, **options})
-
-
 def weights(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -58,20 +55,19 @@ def terms_with(action, call):
     calls = itertools.count(1)
 
     def terms(model, x, generator):
-        recon, kl = losses.elbo_terms(model, x, generator)
-        return action(recon, kl) if next(calls) == call else (recon, kl)
+        named = losses.elbo_terms(model, x, generator)
+        return action(named) if next(calls) == call else named
 
     return terms
 
 
-def interrupt(recon, kl):
+def interrupt(named):
     raise KeyboardInterrupt
 
 
 def spoilt(name, value):
-    def action(recon, kl):
-        recon, kl = recon.clone(), kl.clone()
-        {"recon": recon, "kl": kl}[name][-1] = value  # one image is enough
-        return recon, kl
+    def action(named):
+        last = torch.arange(len(named[name])) == len(named[name]) - 1  # one image is enough
+        return named | {name: named[name].masked_fill(last, value)}
 
     return action

@@ -32,6 +32,7 @@ ARGUMENTS = {
     "hidden_size": "units in the hidden layer",
     "network": f"of encoder and decoder: {', '.join(NETWORKS)}",
 }
+ENDS = (".checkpoint", ".pt", "_history.csv", "_generated.png")  # of the names of its files
 DEFAULTS = {
     name: parameter.default
     for call in (VAE, fit_fast)
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="In several processes: torchrun --nproc-per-node=N -m vae_lesson ...",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.set_defaults(side=None, out=None, resume=None)
     add = parser.add_argument
     for name, text in ARGUMENTS.items():
         default = DEFAULTS[name]
@@ -81,44 +83,17 @@ def main(arguments: list[str] | None = None) -> None:
     machine.prepare()
     options = parser()
     chosen = options.parse_args(arguments)
-    chosen.lr = chosen.lr[0] if len(chosen.lr) == 1 else tuple(chosen.lr)
-    chosen.from_mean = chosen.from_mean and chosen.network in ("mlp", "deep")
-    training = {name: getattr(chosen, name) for name in inspect.signature(settings_of).parameters}
-    # torchrun starts every process anew when one of them dies: then going on is what is meant.
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-    resume = True if restarted else getattr(chosen, "resume", None)
-    side = getattr(chosen, "side", None)
     try:
-        settings_of(**training)
-        if chosen.data not in sources.NAMES:
-            sources.own_folder(chosen.data)
-        if side is not None:
-            check_whole("--side", side, most=1024)
-            if chosen.data in sources.MNIST_LIKE:
-                raise ValueError(f"--side is for your own pictures, and {chosen.data} has its own")
-        if Path(chosen.name).name != chosen.name or not chosen.name.strip("."):
-            raise ValueError(f"--name must be a plain name, got {chosen.name!r}")
-        device = machine.pick_device(chosen.device)
-        _model(chosen, (1, 28, 28))  # what cannot be made says so before anything is loaded
-        if "out" in chosen:
-            os.environ["VAE_LESSON_RESULTS"] = str(chosen.out.expanduser().absolute())
-        folder = saving.results_path("")
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"{folder} cannot be written: choose another folder with --out")
-        checkpoint = folder / f"{chosen.name}.checkpoint"
-        saving.check_checkpoint(checkpoint, resume)
+        files, training = _checked(chosen)
     except (ValueError, OSError) as error:
         options.error(str(error))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # not every encoding has a minus sign
-    device = processes.start(device)
-    training |= {"device": device, "progress": not chosen.quiet}
-    training |= {"checkpoint": checkpoint, "resume": resume}
+    training["device"] = processes.start(training["device"])
     rank, size = processes.world()
     try:
         with contextlib.redirect_stdout(None) if rank else contextlib.nullcontext():
-            images = sources.load_images(chosen.data, side=side)  # `fit` moves them, if they fit
+            images = sources.load_images(chosen.data, side=chosen.side)  # `fit` moves them
             say(f"{images}{f' in {size} processes' if size > 1 else ''}")
             torch.manual_seed(chosen.seed)
             model = _model(chosen, images.shape)
@@ -128,21 +103,50 @@ def main(arguments: list[str] | None = None) -> None:
                 if chosen.binarisation != "grey":
                     raise ValueError("--binarisation is of grey images: leave it out in colour")
                 terms = functools.partial(elbo_terms, nll=fitted_logistic_nll)
-            if resume:
-                there = checkpoint.is_file()
-                name = checkpoint.name
+            if training["resume"]:
+                name, there = files[0].name, files[0].is_file()
                 say(f"Going on from {name}." if there else f"No {name}: from the start.")
             history = fit_fast(model, images.train, terms=terms, test=images.test, **training)
             if history.stopped is not None:
                 options.exit(130)
             if rank == 0:
-                _leave(model, images, history, folder / chosen.name)
+                _leave(model, images, history, files[1:])
     except (ValueError, OSError, Diverged) as error:
         options.exit(1, f"{options.prog}: {error}\n")
     except KeyboardInterrupt:
         options.exit(130)
     finally:
         processes.stop()
+
+
+def _checked(chosen: argparse.Namespace) -> tuple[list[Path], dict]:
+    """Return the files that the command leaves, the checkpoint first, and the arguments of `fit`;
+    ValueError or OSError for an option that cannot be used."""
+    chosen.lr = chosen.lr[0] if len(chosen.lr) == 1 else tuple(chosen.lr)
+    chosen.from_mean = chosen.from_mean and chosen.network in ("mlp", "deep")
+    training = {name: getattr(chosen, name) for name in inspect.signature(settings_of).parameters}
+    settings_of(**training)
+    if chosen.data not in sources.NAMES:
+        sources.own_folder(chosen.data)
+    if chosen.side is not None:
+        check_whole("--side", chosen.side, most=1024)
+        if chosen.data in sources.MNIST_LIKE:
+            raise ValueError(f"--side is for your own pictures, and {chosen.data} has its own")
+    if Path(chosen.name).name != chosen.name or not chosen.name.strip("."):
+        raise ValueError(f"--name must be a plain name, got {chosen.name!r}")
+    device = machine.pick_device(chosen.device)
+    _model(chosen, (1, 28, 28))  # what cannot be made says so before anything is loaded
+    folder = (chosen.out or saving.results_path("")).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder} cannot be written: choose another folder with --out")
+    files = [folder / f"{chosen.name}{end}" for end in ENDS]
+    # torchrun starts every process anew when one of them dies: then going on is what is meant.
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    resume = True if restarted else chosen.resume
+    saving.check_checkpoint(files[0], resume)
+    training |= {"device": device, "progress": not chosen.quiet}
+    return files, training | {"checkpoint": files[0], "resume": resume}
 
 
 def _model(chosen: argparse.Namespace, shape: tuple[int, int, int]) -> VAE:
@@ -153,11 +157,10 @@ def _model(chosen: argparse.Namespace, shape: tuple[int, int, int]) -> VAE:
         raise ValueError(f"{sizes} do not fit into memory: choose smaller ones") from None
 
 
-def _leave(model: VAE, images: data.Images, history: History, path: Path) -> None:
+def _leave(model: VAE, images: data.Images, history: History, files: list[Path]) -> None:
     """Write the model, its history and 64 new images, and then say how it went."""
     from torchvision.utils import save_image
 
-    files = [path.with_name(path.name + end) for end in (".pt", "_history.csv", "_generated.png")]
     saving.save_model(model, files[0], dataset=images.name, **history.settings)
     with saving.written_whole(files[1]) as part:
         write_history(history, part)
@@ -166,13 +169,12 @@ def _leave(model: VAE, images: data.Images, history: History, path: Path) -> Non
     samples = model.sample(64, generator).view(-1, *images.shape)
     with saving.written_whole(files[2]) as part:
         save_image(samples, part, nrow=8)
-    for epoch, (recon, kl) in enumerate(zip(history.test["recon"], history.test["kl"]), 1):
-        say(f"epoch {epoch}: test recon {recon:.2f} + KL {kl:.2f} = −ELBO {recon + kl:.2f} nats")
+    for i, total in enumerate(history.test_total):
+        recon, kl = history.test["recon"][i], history.test["kl"][i]
+        say(f"epoch {i + 1}: test recon {recon:.2f} + KL {kl:.2f} = −ELBO {total:.2f} nats")
     for seconds in history.seconds[-1:]:
-        size = processes.world()[1]
-        where = f"{device}{f' in {size} processes' if size > 1 else ''}"
-        say(f"{seconds:.1f} seconds of training on {where}")
-    say(f"Saved {files[0].name}, its history and its 64 images in {path.parent}.")
+        say(f"{seconds:.1f} seconds of training on {device}")
+    say(f"Saved {files[0].name}, its history and its 64 images in {files[0].parent}.")
 
 
 def write_history(history: History, path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vae_lesson.arguments import check_one_of, check_over_0, check_whole
 from vae_lesson.data import BINARISATIONS, as_inputs, as_tensors
 from vae_lesson.losses import Terms, default_terms, objective
+from vae_lesson.models import convolves
 from vae_lesson.running import processes
 from vae_lesson.running.graphs import graphed
 from vae_lesson.running.machine import pick_device
@@ -89,13 +90,11 @@ def fit(
 
     start = starting_from_the_mean(model, tensors[0]) if from_mean else nullcontext()
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    with (
-        start,
-        Training(
-            parts, tensors, test, terms, settings, order, noise, progress, checkpoint, resume
-        ) as training,
-    ):
-        take_step = graphed(step, noise)
+    training = Training(
+        parts, tensors, test, terms, settings, order, noise, progress, checkpoint, resume
+    )
+    take_step = graphed(step, noise)
+    with start, training:
         for batch in training.batches():
             beta_now.fill_(beta_at(training.progress))
             training.watch(take_step(*batch), len(batch[0]))
@@ -127,7 +126,8 @@ def starting_from_the_mean(model: nn.Module, images: Tensor) -> Iterator[None]:
     decoder = model.decoder if isinstance(getattr(model, "decoder", None), nn.Module) else model
     first = [layer for layer in linear_layers(model) if layer.in_features in takes]
     last = [layer for layer in linear_layers(decoder) if layer.out_features == n_pixels]
-    if not (first and last) or getattr(model, "network", None) == "linear":
+    is_linear = getattr(model, "network", None) == "linear"  # its output may be no logits
+    if not (first and last) or is_linear or convolves(model):
         raise ValueError(
             f"from_mean is for logits from Linear layers that take and give all {n_pixels} "
             "pixels, and this model has none: leave it out"

@@ -1,2 +1,2 @@
 """What surrounds a training, in every lesson: progress, interrupts, NaNs, checkpoints, devices,
-threads, processes, the CUDA graph, saved models and the command line."""
+threads, processes, the CUDA graph and saved models."""

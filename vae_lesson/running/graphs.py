@@ -39,12 +39,12 @@ class GraphedStep:
             self._batch = [part.clone() for part in batch]
         if self._failed or len(batch[0]) != len(self._batch[0]):
             return self._step(*batch)
-        for kept, part in zip(self._batch, batch):
-            kept.copy_(part)
+        for recorded, part in zip(self._batch, batch):
+            recorded.copy_(part)
+        self._calls += 1
+        if self._calls <= WARM_UP:
+            return self._on_a_side_stream()
         if self._graph is None:
-            self._calls += 1
-            if self._calls <= WARM_UP:
-                return self._on_a_side_stream()
             self._record()
             if self._failed:
                 return self._step(*batch)

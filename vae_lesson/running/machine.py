@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,12 +71,12 @@ class Threads:
     """The threads of this process, and what it last saw of the others."""
 
     def __init__(self) -> None:
-        self._cores = _cores()
+        self._cores = min(len(_allowed()), _quota() or math.inf)
         self.most = max(1, min(torch.get_num_threads(), int(self._cores)))
         self.sharing = self._all = False
-        self._mark()
+        self._look()
 
-    def _mark(self) -> None:
+    def _look(self) -> None:
         self._wall, self._own, self._busy = time.perf_counter(), time.process_time(), _busy()
 
     def adapt(self, *_) -> None:
@@ -84,7 +85,7 @@ class Threads:
         if wall < SECONDS or self.most == 1 or self._all:
             return
         others = (_busy() - self._busy - (time.process_time() - self._own)) / wall  # in cores
-        self._mark()
+        self._look()
         # Rounded: a browser's quarter of a core is no reason to give up a thread.
         self._set(min(max(round(self._cores - others), 1), self.most))
 
@@ -95,7 +96,7 @@ class Threads:
             threadpool_limits(limits=n)
 
     @contextmanager
-    def all(self):
+    def all(self) -> Iterator[None]:
         """Keep all threads, whatever other processes do, until the end of the `with`."""
         before, self._all = self._all, True
         if self.sharing:
@@ -115,16 +116,11 @@ def _quota() -> float | None:
         return None
 
 
-def _allowed() -> list[int] | None:
-    """Return the numbers of the cores that this process may run on, None where it cannot be had."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
-
-def _cores() -> float:
-    """Return how many cores this process may use."""
-    allowed = _allowed()
-    cores = len(allowed) if allowed else os.cpu_count()
-    return min(cores, _quota() or cores)
+def _allowed() -> list[int]:
+    """Return the numbers of the cores that this process may run on: all where it cannot be had."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _busy() -> float:
@@ -132,10 +128,10 @@ def _busy() -> float:
     where it has a quota."""
     if _quota() is not None:
         return int((CGROUP / "cpu.stat").read_text().split()[1]) / 1e6  # usage_usec
-    every, allowed = psutil.cpu_times(percpu=True), _allowed()
+    every = psutil.cpu_times(percpu=True)
     return sum(
-        sum(t) - t.idle - getattr(t, "iowait", 0.0) - getattr(t, "guest", 0.0)
-        for t in (every if allowed is None else [every[i] for i in allowed if i < len(every)])
+        sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+        for times in (every[i] for i in _allowed() if i < len(every))
     )
 
 

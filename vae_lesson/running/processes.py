@@ -3,13 +3,14 @@
 Without torchrun `world()` is (0, 1), and all of this does nothing.
 """
 
-import functools
 import os
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from vae_lesson.arguments import shapes_of
 
 
 def start(device: torch.device) -> torch.device:
@@ -63,23 +64,25 @@ def seed_noise(noise: torch.Generator, seed: int, epoch: int) -> None:
 
 
 def shared(model: nn.Module, terms: Callable) -> Callable:
-    """Return (*batch, generator) -> the terms of a batch, of which each process computes its share.
+    """Return (*batch, generator=...) -> the terms of a batch, of which each process computes its
+    share.
 
     For the other processes' images they are 0 here, and this one's own count `size` times: averaged
     over the processes, which is what DistributedDataParallel does with gradients, the batch's mean
     is that of one process. The first process's weights are copied to all.
     """
     rank, size = world()
+    alone = _Terms(model, terms)
     if size == 1:
-        return functools.partial(terms, model)
-    parallel = nn.parallel.DistributedDataParallel(_Terms(model, terms))
+        return alone
+    parallel = nn.parallel.DistributedDataParallel(alone)
 
     def terms_of_share(*batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        whole = {}
-        for name, values in parallel(*(part[rank::size] for part in batch), generator).items():
-            whole[name] = values.new_zeros(len(batch[0]))
-            whole[name][rank::size] = size * values
-        return whole
+        of_batch, share = {}, [part[rank::size] for part in batch]
+        for name, values in parallel(*share, generator=generator).items():
+            of_batch[name] = values.new_zeros(len(batch[0]))
+            of_batch[name][rank::size] = size * values
+        return of_batch
 
     return terms_of_share
 
@@ -91,9 +94,21 @@ class _Terms(nn.Module):
         super().__init__()
         self.model, self.terms = model, terms
 
-    def forward(self, *batch_and_generator) -> dict[str, Tensor]:
-        *batch, generator = batch_and_generator
-        return self.terms(self.model, *batch, generator=generator)
+    def forward(self, *batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        named = self.terms(self.model, *batch, generator=generator)
+        check_terms(named, len(batch[0]))
+        return named
+
+
+def check_terms(named: object, n: int) -> None:
+    """Raise ValueError unless `named` has one value an image by each name, {name: `(n,)`}: a mean
+    over the batch, say, would train to a plausible number of the wrong thing."""
+    given = isinstance(named, dict) and len(named) > 0
+    got = {name: shapes_of(values) for name, values in named.items()} if given else shapes_of(named)
+    if not given or any(shape != (n,) for shape in got.values()):
+        raise ValueError(
+            f"terms must return {{name: ({n},)}} for {n} images, one value an image, got {got}"
+        )
 
 
 def mean(values: Tensor) -> Tensor:

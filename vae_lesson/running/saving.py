@@ -1,6 +1,7 @@
 """What a training leaves: the trained model, and the checkpoint from which it can go on.
 
-A file gets its name only when it is whole: an interrupt, or a full disk, leaves the old one.
+A file gets its name only when it is complete: an interrupt, or a full disk, leaves the old one. No
+code in a file that is read is run.
 """
 
 import io
@@ -74,33 +75,19 @@ def load_model(
 ) -> tuple[nn.Module, dict]:
     """Return (model, info) from a file of `save_model`, on `device` (see `pick_device`).
 
-    No code in the file is run.
-
-    Raises: FileNotFoundError; ValueError for a file that is damaged or of another shape.
+    Raises: FileNotFoundError; ValueError for a file that is damaged or holds something else.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no model at {path}")
     device = pick_device(device)
-    try:
-        content = _read(path)
-        config, state, info = content["config"], content["state"], dict(content["info"])
-        if not all(weight.isfinite().all() for weight in state.values()):
+    with _read(
+        path, "no model of this version of the course: remove it and train again"
+    ) as content:
+        model, info = KINDS[content["kind"]](**content["config"]), dict(content["info"])
+        model.load_state_dict(content["state"])
+        if not all(weight.isfinite().all() for weight in model.parameters()):
             raise ValueError("some weights are NaN or infinite")
-        model = KINDS[content["kind"]](**config)
-    except Exception as error:  # a damaged file can make the readers raise anything
-        raise ValueError(
-            f"{path} is damaged or no model of this version of the course: remove it and train "
-            "again "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"the weights in {path} do not fit its configuration {config}: "
-            "remove it and train again"
-        ) from error
     return model.to(device).eval(), info
 
 
@@ -110,17 +97,18 @@ def save_checkpoint(path: Path, settings: dict, **state) -> None:
 
 
 def load_checkpoint(path: Path, settings: dict) -> dict:
-    """Return the state in a file of `save_checkpoint`, on the CPU. No code in the file is run.
+    """Return the state in a file of `save_checkpoint`, on the CPU.
 
     Raises: ValueError for a damaged file, and for a training with other settings: it names them.
     """
     state = _read_checkpoint(path)
-    constant = settings["schedule"] == "constant" and isinstance(settings["beta"], float)
+    there = state["settings"]
+    # Such a training may just go on for longer; a schedule depends on where it ends.
+    longer = settings["schedule"] == "constant" and isinstance(settings["beta"], float)
     differing = [
-        f"{name} {state['settings'].get(name)!r} there, {wanted!r} here"
+        f"{name} {there.get(name)!r} there, {wanted!r} here"
         for name, wanted in settings.items()
-        if state["settings"].get(name) != wanted
-        and not (constant and name == "epochs")  # such a training may just go on for longer
+        if there.get(name) != wanted and not (longer and name == "epochs")
     ]
     if differing:
         raise ValueError(f"{path} is of another training: {'; '.join(differing)}")
@@ -134,22 +122,16 @@ def check_checkpoint(path: Path, resume: bool | None) -> None:
         raise ValueError(f"the checkpoint {path} is a folder: give the name of a file")
     if resume is None and path.is_file():
         state = _read_checkpoint(path)
-        whole, of = len(state["history"]["seconds"]), state["settings"]["epochs"]
+        done, of = len(state["history"]["seconds"]), state["settings"]["epochs"]
         raise ValueError(
-            f"{path} holds {whole} of {of} epochs of a training: go on from it (--resume, "
+            f"{path} holds {done} of {of} epochs of a training: go on from it (--resume, "
             "resume=True), start anew (--restart, resume=False), or choose another file"
         )
 
 
 def _read_checkpoint(path: Path) -> dict:
-    try:
-        state = _read(path)
+    with _read(path, "no checkpoint: remove it and start anew") as state:
         dict(state["settings"])
-    except Exception as error:  # a damaged file can make the reader raise anything
-        raise ValueError(
-            f"{path} is damaged or no checkpoint: remove it and start anew "
-            f"({type(error).__name__}: {error})"
-        ) from error
     return state
 
 
@@ -161,9 +143,18 @@ def _write(content: dict, path: str | Path) -> None:
         part.write_bytes(buffer.getbuffer())
 
 
-def _read(path: str | Path) -> dict:
-    """Return what a file of `_write` holds, or raise anything: a damaged one can make it do so."""
-    with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at checksums
-        if broken := archive.testzip():
-            raise ValueError(f"wrong checksum of {broken}")
-    return torch.load(path, map_location="cpu", weights_only=True)
+@contextmanager
+def _read(path: Path, otherwise: str) -> Iterator[dict]:
+    """Give what a file of `_write` holds, to be looked through in the `with`.
+
+    Raises: ValueError with the path and the cause, whatever a damaged file makes the readers raise.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at checksums
+            if broken := archive.testzip():
+                raise ValueError(f"wrong checksum of {broken}")
+        yield torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged or {otherwise} ({type(error).__name__}: {error})"
+        ) from error

@@ -62,8 +62,8 @@ class Diverged(FloatingPointError):
 class Training:
     """One training as its loop sees it: `batches`, `check` and `watch` in each step.
 
-    Used in a `with`: an interrupt (Ctrl-C, the stop button) ends it there, keeps the model and the
-    history so far, and says where it stopped.
+    Making one checks the checkpoint and changes nothing; a `with` begins it. There an interrupt
+    (Ctrl-C, the stop button) ends it, keeps the model and the history so far, and says where.
     """
 
     def __init__(
@@ -90,19 +90,14 @@ class Training:
         self.history = History(settings=settings)
         self._epoch = self._step = 0  # the epoch that runs, from 1, and its steps so far
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._state = None  # of the checkpoint that this goes on from
         if self._checkpoint is not None:
             # A part at a time: the sum of all would first make eight bytes of each.
-            whole = [[*t.shape, sum(int(part.sum()) for part in t.split(500))] for t in tensors]
-            self._common = settings | {"network": str(parts["model"]), "images": whole}
+            sums = [[*t.shape, sum(int(part.sum()) for part in t.split(500))] for t in tensors]
+            self._common = settings | {"network": str(parts["model"]), "images": sums}
             self._common |= {"test": bool(test), "device": self._device.type}
-            self._start_or_go_on(resume)
-        self._bar = tqdm(
-            desc="epoch 1",
-            total=self._n_epochs * self._n_steps,
-            initial=len(self.history) * self._n_steps,
-            disable=not progress or self._rank > 0,
-            unit="step",
-        )
+            self._look_for_a_checkpoint(resume)
+        self._show = progress and self._rank == 0
 
     @property
     def progress(self) -> float:
@@ -137,7 +132,7 @@ class Training:
         self._names = list(named)
         sums = torch.stack([values.detach().sum() for values in named.values()])
         if self._device.type == "cpu":
-            self._refuse_nan(sums[None], [f"step {self._step + 1}"])
+            self._refuse_nan(sums[None], self._names, [f"step {self._step + 1}"])
         return sums
 
     def watch(self, sums: Tensor, n: int) -> None:
@@ -145,47 +140,26 @@ class Training:
         self._sums.append(sums.clone())  # a CUDA graph writes over its own
         self._step += 1
         if self._bar.update() and self._device.type == "cpu":
-            self._bar.set_postfix_str(said(self._named((sums / n).tolist())), refresh=False)
-
-    def _named(self, values: list[float]) -> dict[str, float]:
-        return dict(zip(self._names, values))
+            means = dict(zip(self._names, (sums / n).tolist()))
+            self._bar.set_postfix_str(said(means), refresh=False)
 
     def _end_epoch(self) -> None:
         """Add the epoch to the history, with the test tensors' terms, and write the checkpoint."""
-        sums = torch.stack(self._sums)
-        self._refuse_nan(sums, [f"step {i + 1}" for i in range(len(sums))])  # waits for the device
-        means = self._named((processes.mean(sums.sum(dim=0)) / self._n).tolist())
+        sums = torch.stack(self._sums)  # (steps, terms)
+        steps = [f"step {i + 1}" for i in range(len(sums))]
+        self._refuse_nan(sums, self._names, steps)  # waits for the device
+        means = (processes.mean(sums.sum(dim=0)) / self._n).tolist()
         seconds = time.perf_counter() - self._started + sum(self.history.seconds[-1:])
-        for part, of_part in {"train": means, "test": self._evaluate()}.items():
-            for name, value in of_part.items():
-                getattr(self.history, part).setdefault(name, []).append(value)
+        test_means = self._evaluate()
+        for name, mean in zip(self._names, means):
+            self.history.train.setdefault(name, []).append(mean)
+        for name, mean in test_means.items():
+            self.history.test.setdefault(name, []).append(mean)
         self.history.seconds.append(seconds)
         if self._checkpoint is not None and self._rank == 0:
             state = {name: part.state_dict() for name, part in self._parts.items()}
             state |= {"order": self._order.get_state(), "history": asdict(self.history)}
             save_checkpoint(self._checkpoint, self._common, **state)
-
-    def __enter__(self) -> "Training":
-        # The same seed must give the same numbers, and a convolution's depend on the threads.
-        hold = threads.all() if convolves(self._parts["model"]) else contextlib.nullcontext()
-        self._held = contextlib.ExitStack()
-        self._held.enter_context(hold)
-        return self
-
-    def __exit__(self, kind, *_) -> bool:
-        self._held.close()
-        self._bar.close()
-        self._parts["model"].eval()
-        if kind is not KeyboardInterrupt:
-            return False
-        step = min(self._step + 1, self._n_steps)
-        self.history.stopped = (
-            f"interrupted in epoch {self._epoch} of {self._n_epochs}, "
-            f"step {step} of {self._n_steps}"
-        )
-        whole = len(self.history)
-        say(f"Training {self.history.stopped}: the model is kept. Whole epochs: {whole}.")
-        return True
 
     def _evaluate(self) -> dict[str, float]:
         if not self._test:
@@ -194,36 +168,70 @@ class Training:
         self._parts["model"].eval()
         means = means_of_terms(self._parts["model"], *self._test, terms=self._terms, **options)
         self._parts["model"].train()
-        self._refuse_nan(torch.tensor([[*means.values()]]), ["on the test images"])
+        self._refuse_nan(torch.tensor([[*means.values()]]), list(means), ["on the test images"])
         self._bar.set_postfix_str("test " + said(means), refresh=False)
         return means
 
-    def _start_or_go_on(self, resume: bool | None) -> None:
-        """Restore the checkpoint's state, or remove it, as asked; ValueError if nothing is."""
+    def __enter__(self) -> "Training":
+        model = self._parts["model"]
+        self._at_the_end = contextlib.ExitStack()
+        self._at_the_end.callback(model.eval)
+        if convolves(model):  # the same seed must give the same numbers: theirs depend on threads
+            self._at_the_end.enter_context(threads.all())
+        if self._state is not None:
+            self._go_on()
+        elif self._checkpoint is not None and self._rank == 0:
+            # Should this training break off, a restart must not go on from another one.
+            self._checkpoint.unlink(missing_ok=True)
+        self._bar = tqdm(
+            total=self._n_epochs * self._n_steps,
+            initial=len(self.history) * self._n_steps,
+            disable=not self._show,
+            unit="step",
+        )
+        self._at_the_end.callback(self._bar.close)
+        return self
+
+    def __exit__(self, kind, *_) -> bool:
+        self._at_the_end.close()
+        if kind is not KeyboardInterrupt:
+            return False
+        step = min(self._step + 1, self._n_steps)
+        self.history.stopped = (
+            f"interrupted in epoch {self._epoch} of {self._n_epochs}, "
+            f"step {step} of {self._n_steps}"
+        )
+        done = len(self.history)
+        say(f"Training {self.history.stopped}: the model is kept. Whole epochs: {done}.")
+        return True
+
+    def _look_for_a_checkpoint(self, resume: bool | None) -> None:
+        """Read the checkpoint that is to be gone on from, if it is there; ValueError if `resume`
+        leaves open whether it is."""
         path = self._checkpoint
         check_checkpoint(path, resume)
         if resume and path.is_file():
-            state = load_checkpoint(path, self._common)
-            for name, part in self._parts.items():
-                part.load_state_dict(state[name])
-            self._order.set_state(state["order"])
-            for group in self._parts["optimizer"].param_groups:  # a tensor comes back on the CPU
-                if isinstance(group["lr"], Tensor):
-                    group["lr"] = group["lr"].to(self._device)
-            self.history = History(**state["history"])
-        elif self._rank == 0:  # should this training break off, a restart must not go on from it
-            path.unlink(missing_ok=True)
-        whole = torch.tensor(float(len(self.history)), device=self._device)
-        if processes.mean(whole).item() != len(self.history):
+            self._state = load_checkpoint(path, self._common)
+            self.history = History(**self._state["history"] | {"settings": self._settings})
+        done = torch.tensor(float(len(self.history)), device=self._device)
+        if processes.mean(done).item() != len(self.history):
             raise ValueError(f"not every process finds {path}: its folder must be shared")
 
-    def _refuse_nan(self, sums: Tensor, places: list[str]) -> None:
-        """Raise Diverged with the first place and term of `sums` that is not finite."""
-        if torch.isfinite(sums).all():
+    def _go_on(self) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(self._state[name])
+        self._order.set_state(self._state["order"])
+        for group in self._parts["optimizer"].param_groups:  # a tensor comes back on the CPU
+            if isinstance(group["lr"], Tensor):
+                group["lr"] = group["lr"].to(self._device)
+
+    def _refuse_nan(self, values: Tensor, names: list[str], places: list[str]) -> None:
+        """Raise Diverged with the first of `values` (places, names) that is not finite."""
+        if torch.isfinite(values).all():
             return
-        row, column = (~torch.isfinite(sums)).nonzero()[0].tolist()
-        place, term = places[row], self._names[column]
-        lr = max(group["lr"] for group in self._parts["optimizer"].param_groups)
+        row, column = (~torch.isfinite(values)).nonzero()[0].tolist()
+        place, term, lr = places[row], names[column], self._settings["lr"]
+        lr = max(lr) if isinstance(lr, tuple) else lr
         if self._epoch == 1 and place == "step 1":
             cause = "no loss is finite before any step: look at the model's weights, or at `terms`"
         elif lr > 4e-2:
@@ -231,17 +239,17 @@ class Training:
         elif term == "kl":
             cause = "exp(log_var) overflows above log_var = 88: lower the learning rate"
         else:
-            cause = "the decoder's output is no longer finite: lower the learning rate"
+            cause = "the model's output is no longer finite: lower the learning rate"
         raise Diverged(
             f"training stopped in epoch {self._epoch}, {place}: {term} is "
-            f"{sums[row, column].item()}. Likely cause: {cause}.",
+            f"{values[row, column].item()}. Likely cause: {cause}.",
             self.history,
         )
 
 
 def said(means: dict[str, float]) -> str:
     """Return terms and their sum in words: "recon 80.7 + kl 25.1 = 105.8"."""
-    terms = " + ".join(f"{name} {value:.1f}" for name, value in means.items())
+    terms = " + ".join(f"{name} {mean:.1f}" for name, mean in means.items())
     return terms if len(means) == 1 else f"{terms} = {sum(means.values()):.1f}"
 
 
@@ -251,5 +259,3 @@ def say(text: str) -> None:
         print(text, flush=True)
     except OSError:  # a closed pipe: nor may Python complain of it at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except UnicodeEncodeError:
-        print(text.encode("ascii", "replace").decode(), flush=True)
