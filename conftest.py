@@ -1,7 +1,11 @@
-"""Shared by all tests: results go to a temporary folder, never over the user's own."""
+"""Shared by all tests: results go to a temporary folder, never over the user's own, and no old
+model gets in; and a lesson that nbval has run is judged by the numbers that it leaves there."""
 
 import os
 import tempfile
+from pathlib import Path
+
+import pytest
 
 # The first Adam imports this, which fails while a test has torch.cuda patched: so import it now.
 import torch._dynamo
@@ -10,5 +14,37 @@ import torch._dynamo
 # that it takes no more; the notebooks' kernels take as many as there are.
 torch.set_num_threads(1)
 
-RESULTS = tempfile.TemporaryDirectory(prefix="vae_lesson_results_")
-os.environ["VAE_LESSON_RESULTS"] = RESULTS.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it: lessons go on from each other
+    RESULTS = tempfile.TemporaryDirectory(prefix="vae_lesson_results_")
+    os.environ["VAE_LESSON_RESULTS"] = RESULTS.name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path: Path, parent: pytest.Collector):
+    """Let a lesson's numbers follow its cells."""
+    collected = yield
+    if file_path.suffix == ".ipynb":
+        collected.append(Lesson.from_parent(parent, path=file_path, name=f"{file_path.name} left"))
+    return collected
+
+
+class Lesson(pytest.File):
+    def collect(self):
+        yield Numbers.from_parent(self, name="numbers")
+
+
+class Numbers(pytest.Item):
+    """A lesson's closing table, of the run just made, lies in the bands of its data set."""
+
+    def runtest(self) -> None:
+        from bands import outside
+
+        wrong = outside(self.path.stem, Path(os.environ["VAE_LESSON_RESULTS"]))
+        if wrong:
+            raise AssertionError("\n".join(wrong))
+
+    def reportinfo(self):
+        return self.path, None, f"{self.path.stem}: numbers"
+
+    def repr_failure(self, excinfo):
+        return str(excinfo.value)

@@ -9,6 +9,8 @@ import pytest
 
 from vae_lesson.sources import load_images
 
+pytestmark = pytest.mark.lessons
+
 # Between what a measured number lies after a step or two; a coin for each pixel costs 543 nats.
 NATS, SHARE, ANY = (0, 784), (0, 1), (0, math.inf)
 # What stands behind the settings in each claim's rows.

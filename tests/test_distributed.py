@@ -17,6 +17,8 @@ from tiny import coloured_folder, same_weights, weights
 from vae_lesson.models import VAE
 from vae_lesson.running import saving
 
+pytestmark = pytest.mark.lessons
+
 
 def free_port():
     with socket.socket() as free:

@@ -33,6 +33,7 @@ ARGUMENTS = {
     "network": f"of encoder and decoder: {', '.join(NETWORKS)}",
 }
 ENDS = (".checkpoint", ".pt", "_history.csv", "_generated.png")  # of the names of its files
+CONV = (2.5e-3, 1e-2)  # learning rates; the fast recipe's are too high for convolutions
 DEFAULTS = {
     name: parameter.default
     for call in (VAE, fit_fast)
@@ -53,8 +54,9 @@ def parser() -> argparse.ArgumentParser:
     for name, text in ARGUMENTS.items():
         default = DEFAULTS[name]
         add(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
-    rates = "Adam's learning rate, or its peak: one, or the encoder's and the others'"
-    add("--lr", type=float, nargs="+", default=list(DEFAULTS["lr"]), help=rates)
+    rates = "Adam's learning rate, or its peak: one, or the encoder's and the others' (default: "
+    rates += f"{' '.join(map(str, DEFAULTS['lr']))}, of convolutions {' '.join(map(str, CONV))})"
+    add("--lr", type=float, nargs="+", default=argparse.SUPPRESS, help=rates)
     names = ", ".join(sources.NAMES)
     add("--data", default="mnist", help=f"a folder of pictures, or one of {names}")
     side = "pixels along a side of a folder's pictures (default: 32)"
@@ -122,7 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _checked(chosen: argparse.Namespace) -> tuple[list[Path], dict]:
     """Return the files that the command leaves, the checkpoint first, and the arguments of `fit`;
     ValueError or OSError for an option that cannot be used."""
-    chosen.lr = chosen.lr[0] if len(chosen.lr) == 1 else tuple(chosen.lr)
+    lr = getattr(chosen, "lr", CONV if chosen.network == "conv" else DEFAULTS["lr"])
+    chosen.lr = lr[0] if len(lr) == 1 else tuple(lr)
     chosen.from_mean = chosen.from_mean and chosen.network in ("mlp", "deep")
     training = {name: getattr(chosen, name) for name in inspect.signature(settings_of).parameters}
     settings_of(**training)
