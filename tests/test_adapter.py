@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
-from vaes import Foreign, doubled, foreign_loss, halved
+from vaes import Conv, Foreign, foreign_loss
 
 from vae_lesson import data, evaluate, explore, losses, train
 from vae_lesson.adapter import AdaptedVAE, adapt
-from vae_lesson.clinic import findings
+from vae_lesson.clinic import broken, findings
 from vae_lesson.clinic.inspector import inspect_vae
 from vae_lesson.data import to_float
 from vae_lesson.likelihood.importance import log_likelihood
@@ -27,28 +27,15 @@ L = 3  # latent dimensions
 QUIET = {"progress": False, "device": "cpu"}
 
 
-class TanhConv(nn.Module):
+class TanhConv(Conv):
     """As PyTorch-VAE: a list from `encode`, four things from `forward`, images in [-1, 1]."""
 
     def __init__(self):
-        super().__init__()
-        self.encoder = nn.Sequential(halved(3, 8), halved(8, 16), nn.Flatten())
-        self.fc_mu, self.fc_var = nn.Linear(1024, L), nn.Linear(1024, L)
-        self.decoder_input = nn.Sequential(nn.Linear(L, 1024), nn.Unflatten(1, (16, 8, 8)))
-        up = nn.Sequential(doubled(16, 8), nn.BatchNorm2d(8), nn.LeakyReLU())
-        self.decoder = nn.Sequential(up, doubled(8, 3), nn.Tanh())
-
-    def encode(self, input):
-        result = self.encoder(input)
-        return [self.fc_mu(result), self.fc_var(result)]
-
-    def decode(self, z):
-        return self.decoder(self.decoder_input(z))
+        super().__init__(L, channels=3, side=32, end=nn.Tanh)
 
     def forward(self, input):
-        mu, log_var = self.encode(input)
-        z = torch.randn_like(mu) * torch.exp(0.5 * log_var) + mu
-        return [self.decode(z), input, mu, log_var]
+        output, mu, log_var = super().forward(input)
+        return [output, input, mu, log_var]
 
 
 class GivesNormal(Foreign):
@@ -176,16 +163,9 @@ def test_the_loss_of_pytorchs_example_is_the_packages(images):
 def test_the_inspector_finds_nothing_and_finds_what_is_wrong(style, images):
     vae = adapted(style)
     x = to_float(images_of(style, images)[:16])
-
-    def loss(x_logits, x, mu, log_var, beta=1):
-        kl = losses.kl_standard_normal(mu, log_var)
-        return losses.bernoulli_nll(x_logits, x) + beta * kl
-
-    def wrong(*arguments):
-        return loss(*arguments, beta=-1)
-
-    assert inspect_vae(vae, loss, x) == []
-    assert [finding.fault for finding in inspect_vae(vae, wrong, x)] == [findings.WRONG_SIGN]
+    assert inspect_vae(vae, broken.healthy_loss, x) == []
+    (finding,) = inspect_vae(vae, broken.wrong_sign, x)
+    assert finding.fault == findings.WRONG_SIGN
 
 
 def test_the_explorers_take_it(images):

@@ -28,11 +28,10 @@ from vaes import (
     with_recon,
 )
 
-from vae_lesson import losses, train
-from vae_lesson.clinic import broken, inspect_loss, inspector
+from vae_lesson import data, losses, train
+from vae_lesson.clinic import broken, inspector
 from vae_lesson.clinic.findings import FAULTS, Finding
 from vae_lesson.clinic.inspector import inspect_vae
-from vae_lesson.data import to_float
 from vae_lesson.likelihood import linear
 from vae_lesson.likelihood.autoregressive import AutoregressiveVAE
 from vae_lesson.likelihood.pixels import gaussian_nll
@@ -71,10 +70,6 @@ def elbo(beta):
     return lambda o, x, m, v: nll(o, x) + beta * kl(m, v)
 
 
-def mean_over_pixels(o, x, m, v):
-    return nll(o, x) / x[0].numel() + kl(m, v)
-
-
 # --- the patients ---------------------------------------------------------------------------------
 
 
@@ -92,7 +87,7 @@ def test_each_patient_is_found_untrained(letter, network):
 @pytest.mark.parametrize("latent_size", [2, 20])
 def test_each_patient_is_found_trained_and_the_healthy_are_not_accused(latent_size):
     images = load_images("digits").train[:2000]
-    x = to_float(images[:64])
+    x = data.to_float(images[:64])
     for letter in broken.WARD:
         torch.manual_seed(0)
         model, loss = broken.patient(letter, latent_size=latent_size)
@@ -344,7 +339,7 @@ def test_positive_logits_by_chance_are_no_sigmoid():
 def test_a_beta_of_as_few_pixels_is_a_choice():
     model, x = new(**PIXELS_16), grey(4, 16)
     assert found(model, elbo(16), x) == []
-    assert found(model, mean_over_pixels, x) == ["mean for sum"]
+    assert found(model, broken.mean_for_sum, x) == ["mean for sum"]
 
 
 def test_a_beta_of_the_number_of_pixels_is_a_mean_only_if_measured_or_large():
@@ -355,7 +350,7 @@ def test_a_beta_of_the_number_of_pixels_is_a_mean_only_if_measured_or_large():
         for finding in findings:
             assert "as if divided by 400 pixels" in finding.evidence
             assert "mean over" not in finding.evidence
-        (finding,) = inspect_vae(model, mean_over_pixels, x)
+        (finding,) = inspect_vae(model, broken.mean_for_sum, x)
         assert f"a mean over {n_pixels} pixels" in finding.evidence
 
 
@@ -383,7 +378,7 @@ def test_a_finding_has_its_numbers():
         assert str(finding).startswith(f"{finding.fault}. {finding.evidence} ")
         return finding.evidence
 
-    of_pixels = evidence(mean_over_pixels)
+    of_pixels = evidence(broken.mean_for_sum)
     assert "mean over 784 pixels" in of_pixels
     assert "beta is in truth 784, and looks like 1." in of_pixels
     of_latents = evidence(lambda o, x, m, v: nll(o, x) + losses.kl_per_dimension(m, v).mean(dim=1))
@@ -464,8 +459,8 @@ def test_the_random_state_is_that_of_x_s_own_gpu(monkeypatch):
 
 
 def test_float64_is_made_on_the_cpu():
-    on_mps = MagicMock(spec=["cpu"])  # Apple's GPU has no float64
-    assert inspect_loss.exact(on_mps) is on_mps.cpu().double()
+    on_mps = MagicMock(spec=["cpu", "is_floating_point"])  # Apple's GPU has no float64
+    assert data.exact(on_mps) is on_mps.cpu().double()
 
 
 # --- what is refused ------------------------------------------------------------------------------

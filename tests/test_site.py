@@ -317,10 +317,6 @@ def shown(explorer) -> nbformat.NotebookNode:
     return new_output("execute_result", bundle, metadata=metadata, execution_count=1)
 
 
-def test_the_pages_script_needs_no_file_beside():
-    assert not re.search(r"^\s*(import|export)\b", pages.SCRIPT, re.M)
-
-
 @pytest.mark.parametrize("path", LESSONS, ids=NAMES)
 def test_a_committed_lesson_is_a_page(path):
     notebook = read(path)

@@ -135,15 +135,16 @@ def doubled(n_in, n_out):
 
 
 class Conv(nn.Module):
-    """Strided convolutions with batch normalisation and leaky ReLU; outputs (B, 1, 28, 28)."""
+    """Strided convolutions with batch normalisation and leaky ReLU, (B, channels, side, side)."""
 
-    def __init__(self, n_latents=20):
+    def __init__(self, n_latents=20, channels=1, side=28, end=nn.Sigmoid):
         super().__init__()
-        self.encoder = nn.Sequential(halved(1, 8), halved(8, 16), nn.Flatten())
-        self.fc_mu, self.fc_var = nn.Linear(784, n_latents), nn.Linear(784, n_latents)
-        self.decoder_input = nn.Linear(n_latents, 784)
+        shape, n_features = (16, side // 4, side // 4), side**2
+        self.encoder = nn.Sequential(halved(channels, 8), halved(8, 16), nn.Flatten())
+        self.fc_mu, self.fc_var = (nn.Linear(n_features, n_latents) for _ in range(2))
+        self.decoder_input = nn.Linear(n_latents, n_features)
         up = nn.Sequential(doubled(16, 8), nn.BatchNorm2d(8), nn.LeakyReLU())
-        self.decoder = nn.Sequential(nn.Unflatten(1, (16, 7, 7)), up, doubled(8, 1), nn.Sigmoid())
+        self.decoder = nn.Sequential(nn.Unflatten(1, shape), up, doubled(8, channels), end())
 
     def encode(self, x):
         h = self.encoder(x)
@@ -240,8 +241,12 @@ def kld_mean(mu, logvar):
     return -0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp())
 
 
+def kld_of_image(mu, logvar):
+    return kld(mu, logvar) / len(mu)
+
+
 def bce(recon_x, x, reduction="sum"):
-    """As the example has it: for 784 pixels only."""
+    """For 784 pixels only, as in the example."""
     return F.binary_cross_entropy(recon_x, x.view(-1, 784), reduction=reduction)
 
 
@@ -253,12 +258,24 @@ def bce_per_image(o, x):
     return F.binary_cross_entropy(o, x.reshape(o.shape), reduction="none").flatten(1).sum(dim=1)
 
 
+def bce_of_image(o, x):
+    return bce_per_image(o, x).mean()
+
+
 def mse(o, x, reduction="sum"):
     return F.mse_loss(o, x.reshape(o.shape), reduction=reduction)
 
 
+def mse_mean(o, x):
+    return mse(o, x, "mean")
+
+
 def mae(o, x, reduction="sum"):
     return F.l1_loss(o, x.reshape(o.shape), reduction=reduction)
+
+
+def sum_of(recon, kl, weight=1.0):
+    return lambda o, x, m, v: recon(o, x) + weight * kl(m, v)
 
 
 def foreign_loss(recon_x, x, mu, logvar):
@@ -274,16 +291,16 @@ def target(change):
     return lambda o, x, m, v: foreign_loss(o, change(x), m, v)
 
 
-def with_kl(kl):
-    return lambda o, x, m, v: bce(o, x) + kl(m, v)
+def with_kl(kl, weight=1.0):
+    return sum_of(bce, kl, weight)
 
 
 def with_recon(recon):
-    return lambda o, x, m, v: recon(o, x) + kld(m, v)
+    return sum_of(recon, kld)
 
 
 def capacity(limit, weight):
-    return with_kl(lambda m, v: weight * (kld(m, v) / len(m) - limit).abs())
+    return with_kl(lambda m, v: (kld_of_image(m, v) - limit).abs(), weight)
 
 
 def per_image(o, x, m, v):
@@ -308,9 +325,9 @@ def one_sample(sign=1, weight=0.1, std=std):
     return loss
 
 
-def of_likelihood(p):
+def of_likelihood(p, weight=1.0):
     """Return -log p(x) of the pixels + KL, p(output) being a distribution."""
-    return with_recon(lambda o, x: -p(o).log_prob(x.flatten(1)).sum())
+    return sum_of(lambda o, x: -p(o).log_prob(x.flatten(1)).sum(), kld, weight)
 
 
 def of_sigma(sigma=lambda s: s):
@@ -372,9 +389,8 @@ def mmd(o, x, m, v):
 
 
 def weighted_pixels(o, x):
-    weight = torch.tensor(3.0)
-    x = x.flatten(1)
-    return F.binary_cross_entropy_with_logits(o, x, reduction="sum", pos_weight=weight)
+    how = {"reduction": "sum", "pos_weight": torch.tensor(3.0)}
+    return F.binary_cross_entropy_with_logits(o, x.flatten(1), **how)
 
 
 def brought_to_tanh(o, x):
@@ -390,44 +406,35 @@ LOSSES = {  # beside the example's model
     "one value an image, as a column": lambda *a: per_image(*a)[:, None],
     "one value in a list": lambda *a: foreign_loss(*a)[None],
     "ELBO less a constant": lambda *a: foreign_loss(*a) - 1e5,
-    "sums divided by 128": lambda *a: foreign_loss(*a) / 128,
-    "the reconstruction divided by 128, the KL a mean": lambda o, x, m, v: (
-        bce(o, x) / 128 + kld(m, v) / len(x)
-    ),
-    "mean over pixels, KL divided by as many": lambda o, x, m, v: (
-        bce_mean(o, x) + kld(m, v) / (16 * 784)
-    ),
-    "cross-entropy times 784": lambda o, x, m, v: 784 * bce_mean(o, x) + kld(m, v) / len(x),
-    "mean squared error with a small weight": lambda o, x, m, v: (
-        mse(o, x, "mean") + 0.0025 * kld(m, v) / len(x)
-    ),
-    "beta 20 and latent size 20, batch 16": with_kl(lambda m, v: 20 * kld(m, v)),
-    "beta 1e-5": with_kl(lambda m, v: 1e-5 * kld(m, v)),
+    "sum divided by 128, the KL a mean": sum_of(lambda o, x: bce(o, x) / 128, kld_of_image),
+    "mean over pixels, KL divided by as many": sum_of(bce_mean, kld, 1 / (16 * 784)),
+    "cross-entropy times 784": sum_of(lambda o, x: 784 * bce_mean(o, x), kld_of_image),
+    "mean squared error with a small weight": sum_of(mse_mean, kld_of_image, 0.0025),
+    "beta 20 and latent size 20, batch 16": with_kl(kld, 20),
+    "beta 1e-5": with_kl(kld, 1e-5),
     "half squared error": with_recon(lambda o, x: 0.5 * mse(o, x)),
     "free bits": free_bits,
     "capacity of 1000": capacity(1000, weight=100),
     "capacity not yet reached": capacity(1e6, weight=30),
-    "capacity, squared": with_kl(lambda m, v: 5 * (kld(m, v) / len(m) - 25) ** 2),
+    "capacity, squared": with_kl(lambda m, v: (kld_of_image(m, v) - 25) ** 2, 5),
     "capacity, an image at a time": with_kl(
         lambda m, v: ((m**2 + v.exp() - 1 - v).sum(1) / 2 - 25).square().sum()
     ),
-    "capacity never reached, absolute error": lambda o, x, m, v: (
-        mae(o, x) + 10 * (kld(m, v) - 1e9).abs()
-    ),
-    "a KL over a limit only": with_kl(lambda m, v: 1000 * F.relu(kld(m, v) / len(m) - 10)),
+    "capacity never reached, absolute error": sum_of(mae, lambda m, v: (kld(m, v) - 1e9).abs(), 10),
+    "a KL over a limit only": with_kl(lambda m, v: F.relu(kld_of_image(m, v) - 10), 1000),
     "log_var clamped in the KL": with_kl(lambda m, v: kld(m, v.clamp(-10, 1))),
     "one sample's log probabilities": one_sample(),
     "total correlation": total_correlation,
     "KL warm-up": WarmUp(),
-    "KL warm-up at its start": with_kl(lambda m, v: 0 * kld(m, v)),
+    "KL warm-up at its start": with_kl(kld, 0),
     "a penalty on samples, no KL": mmd,
-    "ELBO of an unknown likelihood": lambda o, x, m, v: (
-        D.StudentT(4.0, o, 0.1).log_prob(x.flatten(1)).sum() - kld(m, v)
+    "ELBO of an unknown likelihood": lambda *a: (
+        -of_likelihood(lambda o: D.StudentT(4.0, o, 0.1))(*a)
     ),
     "a learned scale": LearnedScale(),
     "the best σ for the batch": with_recon(optimal_sigma),
     "images drawn black and white": target(torch.bernoulli),
-    "images cut to black and white": target(lambda x: (x > 0.5).float()),
+    "images cut to black and white": target(torch.round),
 }
 MODELS = {  # beside the example's loss
     "samples in training only": WithSampler,
@@ -458,10 +465,7 @@ HEALTHY = {
     **{name: (model, foreign_loss) for name, model in MODELS.items()},
     # what is called log_var is something else, for model and loss alike
     "log σ all through": (std_of(torch.exp), with_kl(lambda m, v: kld(m, 2 * v))),
-    "one sample's log probabilities, with log σ": (
-        std_of(torch.exp),
-        one_sample(weight=1, std=torch.exp),
-    ),
+    "one sample's KL, with log σ": (std_of(torch.exp), one_sample(weight=1, std=torch.exp)),
     "σ all through": (
         encoding_sigma(lambda m, s: D.Independent(D.Normal(m, s), 1).rsample()),
         of_sigma(),
@@ -472,15 +476,9 @@ HEALTHY = {
     ),
     "softplus in model and loss": (std_of(softplus), of_sigma(softplus)),
     # convolutions, as public code writes them
-    "convolutions, means and 0.00025": (
-        Conv,
-        lambda o, x, m, v: mse(o, x, "mean") + 0.00025 * kld(m, v) / len(x),
-    ),
-    "convolutions, sums over all but the batch": (
-        Conv,
-        lambda o, x, m, v: bce_per_image(o, x).mean() + kld(m, v) / len(x),
-    ),
-    "z as an image of one pixel": (SquareCodes, lambda o, x, m, v: mse(o, x) + kld(m, v)),
+    "convolutions, means and 0.00025": (Conv, sum_of(mse_mean, kld_of_image, 0.00025)),
+    "convolutions, sums over all but the batch": (Conv, sum_of(bce_of_image, kld_of_image)),
+    "z as an image of one pixel": (SquareCodes, with_recon(mse)),
     # outputs that are no probabilities
     "logits that are all 0": (zero_start, bce_logits),
     "Laplace": (Logits, of_likelihood(lambda o: D.Laplace(o, 0.3))),
@@ -495,31 +493,25 @@ HEALTHY = {
 
 BROKEN_LOSSES = {  # beside the example's model
     "wrong sign of the KL": {
-        "KL subtracted": lambda o, x, m, v: 2 * bce_mean(o, x) * 784 - kld(m, v) / 16,
+        "KL subtracted": sum_of(lambda o, x: 2 * bce_mean(o, x) * 784, kld_of_image, -1),
         "one sample's log probabilities turned round": one_sample(sign=-1, weight=1),
     },
     "mean for sum": {
         "mean over pixels, sum over all": with_recon(bce_mean),
-        "mean over pixels, beta 4": lambda o, x, m, v: (
-            F.binary_cross_entropy(o, x.flatten(1)) + 4 * kld(m, v) / 16
+        "mean over pixels, beta 4": sum_of(
+            lambda o, x: F.binary_cross_entropy(o, x.flatten(1)), kld, 4 / 16
         ),
         "mean squared error, sum over all": with_recon(
             lambda o, x: F.mse_loss(o, x.view(-1, 784))  # refuses any other number of pixels
         ),
-        "mean squared error, mean over images": lambda o, x, m, v: (
-            mse(o, x, "mean") + kld(m, v) / 16
-        ),
+        "mean squared error, mean over images": sum_of(mse_mean, kld, 1 / 16),
         "mean absolute error": with_recon(lambda o, x: mae(o, x, "mean")),
-        "mean of both": lambda o, x, m, v: bce_mean(o, x) + kld_mean(m, v),
-        "mean over latents": with_kl(lambda m, v: 16 * kld_mean(m, v)),
+        "mean of both": sum_of(bce_mean, kld_mean),
+        "mean over latents": with_kl(kld_mean, 16),
         "KL divided by batch times latents": with_kl(lambda m, v: kld(m, v) / m.numel()),
-        "KL divided by batch times pixels": with_kl(lambda m, v: kld(m, v) / (len(m) * 784)),
-        "KL divided by the numbers of batch times pixels": with_kl(
-            lambda m, v: kld(m, v) / (16 * 784)
-        ),
-        "KL divided by the number of pixels": lambda o, x, m, v: (
-            bce_per_image(o, x).mean() + kld(m, v) / len(x) / 784
-        ),
+        "KL divided by batch times pixels": with_kl(kld_of_image, 1 / 784),
+        "KL divided by the numbers of batch times pixels": with_kl(kld, 1 / (16 * 784)),
+        "KL divided by the number of pixels": sum_of(bce_of_image, kld_of_image, 1 / 784),
     },
     "KL formula": {
         "mu not squared": with_kl(lambda m, v: kld(0 * m, v) + m.sum()),
@@ -626,10 +618,7 @@ BROKEN_MODELS = {  # the rest of the model, beside the example's loss
 }
 BROKEN_PAIRS = {
     "mean for sum": {
-        "mean over latents and images, convolutions": (
-            Conv,
-            lambda o, x, m, v: bce_per_image(o, x).mean() + kld_mean(m, v),
-        ),
+        "mean over latents and images, convolutions": (Conv, sum_of(bce_of_image, kld_mean)),
     },
     "swapped arguments": {
         "cross-entropy the wrong way round, convolutions": (
@@ -663,10 +652,7 @@ BROKEN_PAIRS = {
         ),
     },
     "past z": {
-        "the encoder's features in the output": (
-            UNet,
-            lambda o, x, m, v: bce_per_image(o, x).mean() + kld(m, v) / len(x),
-        ),
+        "the encoder's features in the output": (UNet, sum_of(bce_of_image, kld_of_image)),
     },
 }
 
@@ -701,26 +687,20 @@ MISSED_PAIRS = {
         "log_var as σ": (inline_forward(lambda v: v), foreign_loss),
     },
     "it is another beta, in value and derivative": {
-        "KL without its ½": (Foreign, with_kl(lambda m, v: 2 * kld(m, v))),
+        "KL without its ½": (Foreign, with_kl(kld, 2)),
         "KL divided by the number of latents, 20": (
             Foreign,
-            lambda o, x, m, v: (bce(o, x) + kld(m, v) / 20) / len(x),
+            sum_of(lambda o, x: bce(o, x) / len(x), kld_of_image, 1 / 20),
         ),
     },
     "a mean over pixels is seen by a second image beside the first, which this loss refuses": {
-        "mean over pixels and beta 4": (
-            Foreign,
-            lambda o, x, m, v: bce_mean(o, x) + 4 * kld(m, v) / 16,
-        ),
+        "mean over pixels and beta 4": (Foreign, sum_of(bce_mean, kld, 4 / 16)),
     },
     "by log_var the KL of one sample has derivatives that are all noise": {
         "the variance as σ": (Foreign, one_sample(weight=1, std=torch.exp)),
     },
     "whether the whole loss is turned round cannot be told without the likelihood": {
-        "KL subtracted": (
-            Foreign,
-            lambda o, x, m, v: -D.StudentT(3.0, o, 0.2).log_prob(x.flatten(1)).sum() - kld(m, v),
-        ),
+        "KL subtracted": (Foreign, of_likelihood(lambda o: D.StudentT(3.0, o, 0.2), weight=-1)),
     },
     "a log_var that happens to be over 0 looks like this too": {
         "softplus in the encoder": (encoding_log_var(F.softplus), foreign_loss),
