@@ -119,15 +119,6 @@ def test_terms_binarise_if_asked():
     assert evaluate.mean_terms(model, IMAGES) != pytest.approx(expected, rel=1e-3)
 
 
-def test_neg_elbo_per_image_takes_the_mean_over_samples():
-    model = new()
-    one_by_one = [
-        sum(evaluate.terms_per_image(model, IMAGES, seed=seed).values()) for seed in range(5, 9)
-    ]
-    found = evaluate.neg_elbo_per_image(model, IMAGES, n_samples=4, seed=5)
-    torch.testing.assert_close(found, torch.stack(one_by_one).mean(dim=0))
-
-
 # --- the latent dimensions, and scores ------------------------------------------------------------
 
 
@@ -155,3 +146,9 @@ def test_roc_area_is_the_fraction_of_pairs_in_order(normal_scores, anomalous_sco
     )
     assert found == pytest.approx(area)
     assert np.trapezoid(true_positive, false_positive) == pytest.approx(area)
+
+
+def test_terms_that_are_no_dictionary_of_one_value_an_image_are_refused():
+    for terms in (lambda m, x, generator: (x.sum(1), x.sum(1)), lambda m, x, generator: {"a": x}):
+        with pytest.raises(ValueError, match=r"terms must return \{name: \(\d+,\)\}"):
+            evaluate.terms_per_image(new(), IMAGES, terms=terms)

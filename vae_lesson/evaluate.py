@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_lesson.data import as_inputs, batches, rows_at_once, to_float
-from vae_lesson.losses import Terms, default_terms, kl_per_dimension, squared_error
+from vae_lesson.losses import Terms, check_terms, default_terms, kl_per_dimension, squared_error
 from vae_lesson.models import VAE, reparameterize
 
 # --- codes and reconstructions --------------------------------------------------------------------
@@ -97,7 +97,9 @@ def terms_per_image(
     found: dict[str, list[Tensor]] = {}
     for parts in zip(*(tensor.split(rows_at_once(tensors[0])) for tensor in tensors)):
         inputs = as_inputs([part.to(device) for part in parts], binarisation, generator)
-        for name, values in terms(model, *inputs, generator=generator).items():
+        named = terms(model, *inputs, generator=generator)
+        check_terms(named, len(inputs[0]))
+        for name, values in named.items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(values) for name, values in found.items()}
 
@@ -111,14 +113,6 @@ def mean_terms(model: nn.Module, *tensors: Tensor, **options) -> MeanTerms:
     """Return the means over the images of a VAE's two terms, and their sum."""
     means = means_of_terms(model, *tensors, **options)
     return MeanTerms(means["recon"], means["kl"], means["recon"] + means["kl"])
-
-
-def neg_elbo_per_image(model: VAE, images: Tensor, n_samples: int = 1, seed: int = 0) -> Tensor:
-    """Return the -ELBO of each image `(N,)`, in nats, as the mean over n_samples draws of z."""
-    total = torch.zeros(len(images))
-    for sample in range(n_samples):
-        total += sum(terms_per_image(model, images, seed=seed + sample).values()).cpu()
-    return total / n_samples
 
 
 def mean_kl_per_dimension(model: VAE, images: Tensor) -> Tensor:

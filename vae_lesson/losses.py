@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vae_lesson.arguments import check_same_shape
+from vae_lesson.arguments import check_same_shape, shapes_of
 from vae_lesson.models import VAE, Autoencoder
 
 
@@ -89,6 +89,17 @@ def objective(terms: dict[str, Tensor], beta: float | Tensor = 1.0) -> Tensor:
     """
     check_same_shape(**terms)
     return sum(beta * value if name == "kl" else value for name, value in terms.items())
+
+
+def check_terms(named: object, n: int) -> None:
+    """Raise ValueError unless `named` has one value an image by each name, {name: `(n,)`}: a mean
+    over the batch, say, would train to a plausible number of the wrong thing."""
+    given = isinstance(named, dict) and len(named) > 0
+    got = {name: shapes_of(values) for name, values in named.items()} if given else shapes_of(named)
+    if not given or any(shape != (n,) for shape in got.values()):
+        raise ValueError(
+            f"terms must return {{name: ({n},)}} for {n} images, one value an image, got {got}"
+        )
 
 
 # --- what a model is trained on -------------------------------------------------------------------

@@ -34,7 +34,8 @@ class DrawExplorer(Explorer):
         self._model, self._data, self._device = model, images, decoder.device
         # What a drawing is compared with, computed once.
         self._codes = evaluate.codes(model, images.train)
-        self._test_scores = evaluate.neg_elbo_per_image(model, images.test).sort().values
+        scores = sum(evaluate.terms_per_image(model, images.test).values())  # −ELBO
+        self._test_scores = scores.cpu().sort().values
         # The same draws for every drawing, so that the numbers change with the drawing alone.
         eps = torch.randn((SAMPLES, model.latent_size), generator=torch.Generator().manual_seed(0))
         self._eps = eps.to(self._device)

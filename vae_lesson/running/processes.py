@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vae_lesson.arguments import shapes_of
+from vae_lesson.losses import check_terms
 
 
 def start(device: torch.device) -> torch.device:
@@ -98,17 +98,6 @@ class _Terms(nn.Module):
         named = self.terms(self.model, *batch, generator=generator)
         check_terms(named, len(batch[0]))
         return named
-
-
-def check_terms(named: object, n: int) -> None:
-    """Raise ValueError unless `named` has one value an image by each name, {name: `(n,)`}: a mean
-    over the batch, say, would train to a plausible number of the wrong thing."""
-    given = isinstance(named, dict) and len(named) > 0
-    got = {name: shapes_of(values) for name, values in named.items()} if given else shapes_of(named)
-    if not given or any(shape != (n,) for shape in got.values()):
-        raise ValueError(
-            f"terms must return {{name: ({n},)}} for {n} images, one value an image, got {got}"
-        )
 
 
 def mean(values: Tensor) -> Tensor:
