@@ -14,6 +14,10 @@ import torch._dynamo
 # that it takes no more; the notebooks' kernels take as many as there are.
 torch.set_num_threads(1)
 
+# Several workers: each kernel has its share of the cores, since convolutions wait for each other.
+if (n_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // n_workers)))
+
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it: lessons go on from each other
     RESULTS = tempfile.TemporaryDirectory(prefix="vae_lesson_results_")
     os.environ["VAE_LESSON_RESULTS"] = RESULTS.name
