@@ -26,7 +26,7 @@ check: $(READY)
 
 # Everything: also each lesson in full, headless variants, and the browser.
 test: check
-	$(BIN)/python -m pytest tests -m lessons -n 2 --dist loadgroup
+	$(BIN)/python -m pytest tests -m lessons -n 2 --dist loadfile
 	$(BIN)/python -m pytest notebooks -n 2 --dist loadfile
 
 # The unit tests and lessons 01 to 03 on the lowest versions that pyproject.toml allows, in an

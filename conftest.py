@@ -32,13 +32,6 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector):
     return collected
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let workers share out the headless runs, which stand alone, and keep other files whole."""
-    for item in items:
-        if item.path.name != "test_notebooks.py":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 class Lesson(pytest.File):
     def collect(self):
         yield Numbers.from_parent(self, name="numbers")
