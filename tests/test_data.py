@@ -87,7 +87,7 @@ def test_images_may_be_a_tensor_an_array_or_a_list_and_have_labels():
     "given, says",
     [
         (grey_images(5, 5, 5), "test have 25 values, this model takes 16: make one with shape="),
-        (torch.rand(5, 4, 4), r"got \(5, 4, 4\) of torch.float32: use \(255 \* x\).round"),
+        (torch.rand(5, 4, 4), r"got \(5, 4, 4\) of torch.float32: .*as_tensor\(255 \* x\)"),
         (grey_images(0, 4, 4), "test must be at least one uint8 image"),
         ("mnist", "test must be one tensor or array of uint8 images .* got str"),
         ((grey_images(5, 4, 4), torch.arange(4)), r"goes with them differ in number: \[5, 4\]"),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from functools import partial
 from multiprocessing.pool import ThreadPool
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torchvision.datasets import ImageFolder
 
 from vae_lesson import sources
 from vae_lesson.sources import load_images, pictures, reading
@@ -72,7 +74,7 @@ def same(one, other) -> bool:
 
 
 def square(picture: Image.Image, side: int = 8) -> np.ndarray:
-    return pictures.prepare(picture, side).astype(int)
+    return pictures.prepare(picture, side)[0].astype(int)
 
 
 def from_file(path: Path, side: int = 8) -> np.ndarray:
@@ -113,6 +115,29 @@ def test_subfolders_are_classes_and_what_lies_deeper_is_theirs(tmp_path):
         assert len(labels[:9].unique()) > 1  # classes are mixed
 
 
+def test_what_is_packed_twice_over_has_its_classes_below(tmp_path):
+    for name in ("cat", "dog"):
+        fill(tmp_path / "pets" / "PetImages" / "PetImages" / name, 20)
+    assert load(tmp_path / "pets").class_names == ("cat", "dog")
+    assert load(tmp_path / "pets" / "PetImages" / "PetImages" / "cat").class_names == ("cat",)
+
+
+def test_folders_of_a_split_are_said_to_be_taken_for_classes(tmp_path, capsys):
+    for i, part in enumerate(("train", "test")):
+        fill(tmp_path / part / "cat", 10, first=10 * i)
+    assert load(tmp_path).class_names == ("test", "train")
+    assert "The folders test and train are taken for classes." in capsys.readouterr().out
+
+
+def test_what_holds_no_picture_is_no_class(forty, capsys):
+    for name in ("__MACOSX", "broken"):
+        (forty / name).mkdir()
+        (forty / name / "0.png").write_bytes(b"Mac OS X")
+    images = load(forty)
+    assert images.class_names == ("mine",) and set(images.train_labels.tolist()) == {0}
+    assert "1 could not be read and are left out: broken/0.png." in capsys.readouterr().out
+
+
 def test_names_hidden_files_and_other_files(tmp_path):
     folder = fill(tmp_path / "näme with space", 20)
     noise(50).save(folder / ".hidden.png")
@@ -126,13 +151,14 @@ def test_names_hidden_files_and_other_files(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems know only Unicode")
-def test_a_name_that_is_not_unicode_can_be_printed(tmp_path, capsys):
+def test_a_name_can_be_printed_whatever_bytes_it_has(tmp_path, capsys):
     folder = fill(tmp_path / "mine", 20)
-    broken = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    broken = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9 \x1b[2J.png"))
     broken.write_bytes(b"")
+    fill(folder / "a\nb", 1, first=20)
+    assert load(folder).class_names == ("a\ufffdb", "mine")
     load(folder)
-    load(folder)
-    assert capsys.readouterr().out.encode().count("caf\ufffd.png".encode()) == 2
+    assert capsys.readouterr().out.encode().count("caf\ufffd \ufffd[2J.png".encode()) == 2
 
 
 def test_links_in_a_circle_end(tmp_path):
@@ -169,11 +195,11 @@ def test_broken_files_are_counted_and_named(tmp_path, monkeypatch, capsys, recwa
     (folder / "c text.gif").write_text("no picture")
     (folder / "d gone.png").symlink_to(folder / "nowhere")
     os.mkfifo(folder / "e pipe.png")
-    Image.new("L", (100, 100)).save(folder / "f bomb.png")
+    Image.new("L", (100, 100)).save(folder / "a bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # over 50 Pillow warns, over 100 it refuses
     line = (
-        "6 could not be read and are left out: a cut.png, b empty.jpg, c text.gif, d gone.png, "
-        "e pipe.png and 1 more."
+        "6 could not be read and are left out: a bomb.png (over 100 pixels), a cut.png, "
+        "b empty.jpg, c text.gif, d gone.png and 1 more."
     )
     for _ in range(2):  # the second time from the cache
         assert n_all(load(folder)) == 20
@@ -207,27 +233,46 @@ def test_the_middle_is_cut_out_and_resized_without_aliasing():
     assert np.abs(small[:, 1:-1] - 127.5).max() < 8
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
-def test_a_gradient_of_16_bits_stays_one(mode, tmp_path):
-    ramp = np.repeat(np.linspace(0, 65_535, 8)[None], 8, axis=0)
-    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
-    name = "ramp.png" if mode == "I;16" else "ramp.tif"
-    Image.fromarray(ramp.astype(kind)).save(tmp_path / name)
-    with Image.open(tmp_path / name) as picture:
-        assert picture.mode == mode
-    expected = np.linspace(0, 255, 8)
-    assert np.abs(from_file(tmp_path / name) - expected).max() < 1
-
-
+@pytest.mark.parametrize("form", ["folder", "array", "tensor"])
 @pytest.mark.parametrize(
-    ("low", "high", "black", "white"),
-    [(0, 1, 0, 255), (0, 255, 0, 255), (0, 100, 0, 100), (-2, 2, 0, 255), (0, 1e6, 0, 255)],
+    ("kind", "low", "high", "black", "white"),
+    [
+        (np.float32, 0, 0.2, 0, 1),
+        (np.float32, -0.01, 1.01, 0, 1),  # an overshoot, as resampling makes it
+        (np.float32, 0, 255, 0, 255),
+        (np.float32, 0, 16, 0, 16),
+        (np.float32, -1, 1, -1, 1),
+        (np.int32, 0, 200, 0, 255),
+        (np.int32, 0, 400, 0, 400),
+        (np.int32, -1024, 3071, -1024, 3071),
+        (np.uint16, 0, 60_000, 0, 65_535),
+        (np.uint16, 0, 4000, 0, 4095),
+        (np.uint8, 0, 100, 0, 255),
+        (np.uint8, 0, 7, 0, 7),  # a mask's numbers
+    ],
 )
-def test_floats_are_scaled_to_what_their_range_means(low, high, black, white):
-    ramp = np.repeat(np.linspace(low, high, 8)[None], 8, axis=0).astype(np.float32)
-    ramp[0, 0] = np.nan
-    small = square(Image.fromarray(ramp))
-    assert small[4, 0] == black and small[4, -1] == white
+def test_black_and_white_are_decided_for_all_pictures_together(
+    form, kind, low, high, black, white, tmp_path, capsys
+):
+    ramp = np.repeat(np.linspace(low, high, 8)[None], 8, axis=0)
+    some = np.stack([ramp * brightness for brightness in np.linspace(0.1, 1, 30)]).astype(kind)
+    if form == "folder":
+        for i, each in enumerate(some):
+            Image.fromarray(each).save(tmp_path / f"{i}.tif")
+    images = load({"folder": tmp_path, "array": some, "tensor": torch.from_numpy(some)}[form])
+    expected = (255 * (some.astype(float) - black) / (white - black)).clip(0, 255).round()
+    assert contents(images.train) | contents(images.test) == set(
+        map(np.ndarray.tobytes, expected.astype(np.uint8))
+    )
+    usual = {"float32": (0, 1), "uint16": (0, 65_535)}.get(kind.__name__, (0, 255))
+    said = f"in all of them {black} is black and {white} white."
+    assert (said in capsys.readouterr().out) == ((black, white) != usual)
+
+
+def test_no_number_is_black():
+    picture = np.full((8, 8), 0.5, np.float32)
+    picture[0] = np.nan
+    assert [row[0] for row in square(Image.fromarray(picture))[:2]] == [0, 128]
 
 
 def test_a_photo_stands_as_the_camera_stood(tmp_path):
@@ -240,14 +285,23 @@ def test_a_photo_stands_as_the_camera_stood(tmp_path):
     assert red[:, :3].max() < 50 and red[:, -3:].min() > 200
 
 
-def test_transparent_is_white(tmp_path):
-    pixels = np.zeros((8, 8, 4), np.uint8)
-    pixels[:4, :, 3] = 255  # black above, below nothing
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    Image.fromarray(pixels).quantize().save(tmp_path / "b.png")  # a palette
-    for name in ("a.png", "b.png"):
-        small = from_file(tmp_path / name)
-        assert small[:4].max() == 0 and small[4:].min() == 255
+@pytest.mark.parametrize(("ink", "ground"), [(0, 255), (128, 255), (255, 0), (220, 0)])
+def test_transparent_pictures_are_put_on_what_shows_them(ink, ground, tmp_path, capsys):
+    for i in range(20):
+        pixels = np.full((8, 8, 4), ink, np.uint8)
+        pixels[..., 3] = 255 * (np.asarray(noise(i, colour=False)) > 128)
+        picture = Image.fromarray(pixels)
+        # Those of a palette too
+        (picture.quantize() if i % 2 else picture).save(tmp_path / f"{i}.png")
+    images = load(tmp_path)
+    assert set(images.train.flatten().tolist()) == {ink, ground}
+    assert ("20 transparent pictures are light" in capsys.readouterr().out) == (ground == 0)
+
+
+def test_what_is_opaque_or_empty_stays_as_it_is():
+    for alpha in (0, 255):
+        light = Image.new("RGBA", (8, 8), (240, 240, 240, alpha))
+        assert square(light).min() == (240 if alpha else 255)
 
 
 def test_cmyk_palettes_and_black_and_white():
@@ -481,31 +535,6 @@ def coloured(n: int = 40, side: int = 8) -> np.ndarray:
     return np.stack([np.asarray(noise(i, side)) for i in range(n)])
 
 
-@pytest.mark.parametrize("form", ["tensor", "array", "channels last", "data set", "pictures"])
-def test_all_forms_give_the_same_images(form, forty):
-    expected = load(forty)
-    last = coloured()
-    first = np.ascontiguousarray(last.transpose(0, 3, 1, 2))
-    forms = {
-        "tensor": torch.from_numpy(first),
-        "array": first,
-        "channels last": last,
-        "data set": TensorDataset(torch.from_numpy(first)),
-        "pictures": Items([noise(i) for i in range(40)]),
-    }
-    images = load(forms[form])
-    assert images.shape == (3, 8, 8) and len(images.class_names) == 1
-    assert contents(images.train) == contents(expected.train)
-    assert contents(images.test) == contents(expected.test)
-
-
-def test_an_array_keeps_its_side_unless_another_is_asked_for():
-    grey = torch.from_numpy(coloured(30, side=12)[..., 0].copy())
-    assert load_images(grey).shape == (1, 12, 12)
-    assert load_images(grey[:, None]).shape == (1, 12, 12)
-    assert load_images(grey, side=6, colour=True).shape == (3, 6, 6)
-
-
 class Items(Dataset):
     def __init__(self, items, classes=None):
         self.items = items
@@ -519,27 +548,130 @@ class Items(Dataset):
         return self.items[index]
 
 
+class HuggingFaces:
+    """A data set that is none of torch's, its items dictionaries."""
+
+    def __init__(self):
+        self.features = {"image": None, "label": Mock(names=["cat", "dog"])}
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return {"image_id": 7, "image": noise(index), "label": index % 2}
+
+
+FIRST = np.ascontiguousarray(coloured().transpose(0, 3, 1, 2))
+FORMS = {
+    "tensor": torch.from_numpy(FIRST),
+    "array": FIRST,
+    "channels last": coloured(),
+    "whole numbers of any kind": FIRST.astype(np.int64),
+    "floats": torch.from_numpy(FIRST) / 255,
+    "floats from -1 to 1": torch.from_numpy(FIRST) / 127.5 - 1,
+    "floats to 255": FIRST.astype(np.float16),
+    "data set": TensorDataset(torch.from_numpy(FIRST)),
+    "data set of pictures": Items([noise(i) for i in range(40)]),
+    "loader": DataLoader(TensorDataset(torch.from_numpy(FIRST) / 255), batch_size=8),
+    "pictures": [noise(i) for i in range(40)],
+    "pictures and labels": (FIRST, np.zeros(40)),
+    "columns": {"image": [noise(i) for i in range(40)], "label": 40 * [3]},
+    "Hugging Face": HuggingFaces(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_forms_give_the_same_images(form, forty):
+    expected, images = load(forty), load(FORMS[form])
+    assert images.shape == (3, 8, 8)
+    assert images.class_names == ("cat", "dog") or len(images.class_names) == 1
+    assert contents(images.train) == contents(expected.train)
+    assert contents(images.test) == contents(expected.test)
+
+
+def test_paths_and_yes_or_no(forty):
+    assert same(load(sorted(forty.iterdir())), load([*map(str, sorted(forty.iterdir()))]))
+    grey = coloured()[..., 0]
+    assert same(load(grey > 99), load(np.uint8(255) * (grey > 99)))
+
+
+def test_files_of_arrays_and_of_numbers(tmp_path, monkeypatch):
+    grey, labels = coloured()[..., 0], np.arange(40)[:, None] % 3
+    rows = np.hstack([labels, grey.reshape(40, -1)])
+    header = ",".join(["label", *(f"pixel{i}" for i in range(64))])
+    save = partial(np.savetxt, fmt="%d", delimiter=",", comments="")
+    save(tmp_path / "kaggle.csv", rows, header=header)
+    save(tmp_path / "no header.csv", rows)
+    save(tmp_path / "label last.CSV", np.roll(rows, -1, axis=1), header=f"{header[6:]},label")
+    np.savez(tmp_path / "two.npz", grey, labels)
+    parts = {"train": slice(20), "val": slice(20, 25), "test": slice(25, 40)}
+    medmnist = {f"{part}_images": grey[places] for part, places in parts.items()}
+    medmnist |= {f"{part}_labels": labels[places] for part, places in parts.items()}
+    np.savez(tmp_path / "medmnist.npz", **medmnist)
+    np.savez(tmp_path / "keras.npz", x_train=grey[:30], x_test=grey[30:], y_test=labels[30:])
+    monkeypatch.chdir(tmp_path)
+    expected = load_images((grey, labels))
+    assert expected.class_names == ("0", "1", "2") and expected.shape == (1, 8, 8)
+    for name in ("kaggle.csv", "no header.csv", "label last.CSV", "two.npz", "medmnist.npz"):
+        images = load_images(name)
+        assert images.name == name and same(images, expected)
+    assert load_images("keras.npz").class_names == ("0", "1", "2", "unlabelled")
+    np.save(tmp_path / "plain.npy", grey)
+    save(tmp_path / "pixels only.csv", rows[:, 1:], header=header[6:])
+    for name in ("plain.npy", "pixels only.csv"):
+        images = load_images(Path(name))
+        assert images.class_names == (name,) and torch.equal(images.test, expected.test)
+
+
+def test_an_array_keeps_its_side_unless_another_is_asked_for():
+    grey = torch.from_numpy(coloured(30, side=12)[..., 0].copy())
+    assert load_images(grey).shape == (1, 12, 12)
+    assert load_images(grey[:, None]).shape == (1, 12, 12)
+    assert load_images(grey, side=np.int64(6), colour=True).shape == (3, 6, 6)
+
+
 def test_a_data_set_brings_its_labels_and_classes():
     items = [(noise(i, colour=False), torch.tensor(i % 3)) for i in range(40)]
     named = load(Items(items, classes=["a", "b", "c", "d"]))
     assert named.name == "Items" and named.class_names == ("a", "b", "c", "d")
-    numbered = load(Items([(picture, 5 * label) for picture, label in items]))
+    numbered = load(Items([(picture, np.array([5 * label])) for picture, label in items]))
     assert numbered.class_names == ("0", "5", "10") and same(named, numbered)
+    spoken = load(Items([(picture, "abc"[label]) for picture, label in items]))
+    assert spoken.class_names == ("a", "b", "c") and same(named, spoken)
+    part = load(Subset(Items(items, classes=["a", "b", "c"]), range(30)))
+    assert part.class_names == ("a", "b", "c") and n_all(part) == 30
     for image, label in zip(named.train, named.train_labels):
         number = next(i for i in range(40) if np.array_equal(image, items[i][0]))
         assert label == number % 3
 
 
+def test_what_has_no_label_is_a_class_of_its_own():
+    for nothing in (-1, None):
+        items = [(noise(i), i % 3 if i % 2 else nothing) for i in range(40)]
+        for classes in (["0", "1", "2"], None):
+            images = load(Items(items, classes))
+            assert images.class_names == ("0", "1", "2", "unlabelled")
+            labels = torch.cat([images.train_labels, images.test_labels])
+            assert (labels == 3).sum() == 20
+        assert load(Items([(noise(i), nothing) for i in range(40)])).class_names == ("Items",)
+
+
+def test_a_broken_file_in_a_data_set_is_named_and_left_out(forty, capsys):
+    (forty / "a" / "x").mkdir(parents=True)
+    fill(forty / "cats", 20)
+    for name, content in {"cut": (forty / "0.png").read_bytes()[:99], "empty": b""}.items():
+        (forty / "cats" / f"{name}.png").write_bytes(content)
+    (forty / "a" / "x.png").write_bytes((forty / "0.png").read_bytes())
+    images = load(ImageFolder(forty))
+    assert n_all(images) == 21 and images.class_names == ("a", "cats")
+    said = capsys.readouterr().out
+    assert f"2 could not be read and are left out: {forty}/cats/cut.png (image file is t" in said
+    assert f"{forty}/cats/empty.png (cannot identify image file" in said
+    load([*sorted((forty / "cats").iterdir())])
+    assert "left out: number 20 (image file is truncated" in capsys.readouterr().out
+
+
 # --- what is refused ------------------------------------------------------------------------------
-
-
-def test_floats_are_refused_with_the_way_out():
-    floats = torch.rand(30, 8, 8)
-    with pytest.raises(ValueError, match=r"uint8.*got torch.float32.*\(255 \* x\)\.round\(\)"):
-        load_images(floats)
-    with pytest.raises(ValueError, match=r"got float64.*leave ToTensor out"):
-        load(Items([(x, 0) for x in floats.double().numpy()]))
-    assert load_images((255 * floats).round().to(torch.uint8)).shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("shape", [(30, 8, 9), (30, 3, 8, 9), (30, 8, 8, 4), (64,), (0, 8, 8), ()])
@@ -550,9 +682,15 @@ def test_arrays_of_other_shapes_are_refused(shape):
 
 def test_data_sets_that_cannot_be_used():
     items = [(noise(i), {"box": 1}) for i in range(30)]
-    with pytest.raises(ValueError, match=r"a label must be a whole number, got \{'box': 1\}"):
+    with pytest.raises(ValueError, match=r"a label must be a whole number.* got \{'box': 1\}"):
         load(Items(items))
-    with pytest.raises(ValueError, match="has 1 classes, but labels up to 2"):
+    with pytest.raises(ValueError, match=r"a label must be a whole number or a name, got 0\.5"):
+        load(Items([(noise(i), i + 0.5) for i in range(30)]))
+    with pytest.raises(ValueError, match=r"must be called image, img.* got box, picture"):
+        load(Items([{"box": 1, "picture": noise(i)} for i in range(30)]))
+    with pytest.raises(ValueError, match=r"Pillow's, or a tensor or array of numbers, got object"):
+        load(coloured().astype(object))
+    with pytest.raises(ValueError, match="has 1 classes, but labels from 0 to 2"):
         load(Items([(noise(i), i % 3) for i in range(30)], classes=["a"]))
     for empty in (Items([]), Dataset()):
         with pytest.raises(ValueError, match="with a length over 0"):
@@ -565,12 +703,27 @@ def test_neither_a_name_nor_a_folder(tmp_path, monkeypatch):
         load_images("flowers")
     assert str(error.value) == (
         "unknown data set 'flowers': choose one of mnist, fashion, kmnist, digits, photos, "
-        "or the path of a folder of pictures "
+        "or the path of a folder of pictures or of a file .npz, .npy, .csv "
         f"(there is no folder {tmp_path / 'flowers'} or {PROJECT / 'flowers'})"
     )
-    for nothing in (None, 7, [noise(0)]):
-        with pytest.raises(ValueError, match="or the path of a folder of pictures"):
+    for nothing in (None, {1, 2}):
+        with pytest.raises(ValueError, match="or give a tensor, an array, a list of pictures or a"):
             load_images(nothing)
+    (tmp_path / "mine.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"mine.zip is another file: an archive must be unpacked"):
+        load_images("mine.zip")
+    for name, content in {"a.csv": "id,name,age\n1,2,3\n", "b.npz": "", "c.npy": "no"}.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=f"{re.escape(name)} cannot be read: "):
+            load_images(name)
+
+
+def test_a_number_is_the_name_of_a_folder(tmp_path, monkeypatch):
+    fill(tmp_path / "2024", 20)
+    monkeypatch.chdir(tmp_path)
+    assert load(2024).name == "2024/"
+    with pytest.raises(ValueError, match=r"unknown data set '2025'.*there is no folder"):
+        load(2025)
 
 
 def test_a_folder_is_looked_for_here_and_then_in_the_project(tmp_path, monkeypatch):

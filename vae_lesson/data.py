@@ -118,7 +118,8 @@ def as_tensors(model, given, name: str = "images") -> list[Tensor]:
                 f"load_images().train, got {type(part).__name__}"
             )
         if (i == 0 and part.is_floating_point()) or part.ndim == 0 or len(part) == 0:
-            hint = ": use (255 * x).round().byte()" if part.is_floating_point() else ""
+            hint = ": floats in [0, 1] become so by torch.as_tensor(255 * x).round().byte()"
+            hint = hint if part.is_floating_point() else ""
             raise ValueError(
                 f"{name} must be at least one uint8 image, got {tuple(part.shape)} of "
                 f"{part.dtype}{hint}"

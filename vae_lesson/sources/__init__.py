@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from vae_lesson.arguments import check_whole
 from vae_lesson.data import Images
 from vae_lesson.places import place, project
+from vae_lesson.sources.memory import FILES, InMemory, read_file
 from vae_lesson.sources.offline import offline_digits, offline_photos
-from vae_lesson.sources.pictures import SIDE, Folder, InMemory
+from vae_lesson.sources.pictures import SIDE, Folder, shown
 from vae_lesson.sources.reading import read_images
 
 MNIST_LIKE = ("mnist", "fashion", "kmnist", "digits")  # 28×28, grey
@@ -22,7 +23,7 @@ NAMES = (*MNIST_LIKE, "photos")
 
 
 def load_images(
-    name: str | Path | Tensor | np.ndarray | Dataset = "mnist",
+    name: str | Path | Tensor | np.ndarray | Dataset | list | dict = "mnist",
     device: torch.device | str = "cpu",
     time_limit: float = 120.0,
     fall_back: bool = True,
@@ -31,26 +32,36 @@ def load_images(
     seed: int = 0,
 ) -> Images:
     """Load "mnist", "fashion", "kmnist", "digits" or, in colour, "photos", of which the last two
-    need no network; or your own pictures: their folder's path, a tensor, an array or a Dataset.
+    need no network; or your own pictures: the path of their folder, of an .npz or .npy (such as
+    MedMNIST's) or of a .csv (such as Kaggle's digits), or what holds them in memory: a tensor or an
+    array of any numbers, a list, a dictionary, a data set of torch or Hugging Face, a DataLoader.
 
     A name, in order: the files in the data folder, if they are whole; the download, which ends
     after `time_limit` seconds, or 10 without an answer; the offline default "digits", with one line
     that says so. A folder of a data set's name is "./mnist".
 
     Your own (see `Folder`, `InMemory`) are made squares of `side` pixels, by default 32, of an
-    array its own; in colour or grey, by default as they are; `seed` chooses 1 in 10 for test.
-    Photos take a side too.
+    array its own; in colour or grey, by default as they are; `seed` chooses 1 in 10 for test. What
+    is black and white in other numbers than bytes is decided for all of them (see `scale`), and
+    said. Photos take a side too.
 
     Raises: ValueError for an unknown name, and what it says of pictures that cannot be used;
     OSError instead of the last step if not `fall_back`.
     """
+    if isinstance(side, np.integer):
+        side = int(side)
     check_whole("side", SIDE if side is None else side, most=1024)
     check_whole("seed", seed, least=0)
     if colour not in (None, True, False):
         raise ValueError(f"colour must be True, False or None, got {colour!r}")
     if not isinstance(name, str) or name not in NAMES:
-        in_memory = isinstance(name, (Tensor, np.ndarray, Dataset))
-        own = InMemory(name, side) if in_memory else Folder(own_folder(name), side or SIDE)
+        in_memory = hasattr(name, "__getitem__") or isinstance(name, DataLoader)
+        if in_memory and not isinstance(name, str):
+            own = InMemory(name, side)
+        elif (path := own_path(name)).is_dir():
+            own = Folder(path, side or SIDE)
+        else:
+            own = InMemory(read_file(path), side, path.name)
         images = read_images(own, data_root() / "pictures", colour, seed)
     elif name == "photos" and colour is None:
         images = offline_photos(side or SIDE)
@@ -64,12 +75,10 @@ def load_images(
         try:
             images = load_mnist_like(name, data_root(), time_limit)
         except OSError as error:
+            gone = f"'{name}' is not on disk and could not be downloaded ({error})"
             if not fall_back:
-                raise
-            print(
-                f"'{name}' is not on disk and could not be downloaded ({error}). "
-                "Using the offline default, 'digits', instead."
-            )
+                raise OSError(f"{gone}: 'digits' needs no network") from error
+            print(f"{gone}. Using the offline default, 'digits', instead.")
             images = offline_digits()
     parts = ("train", "train_labels", "test", "test_labels")
     return dataclasses.replace(images, **{part: getattr(images, part).to(device) for part in parts})
@@ -80,19 +89,28 @@ def data_root() -> Path:
     return place("VAE_LESSON_DATA", "data")
 
 
-def own_folder(given: str | Path) -> Path:
-    """Return the folder that a path means, here or in the project; ValueError if it is none."""
-    is_path = isinstance(given, (str, Path))
-    what = repr(str(given)) if is_path else type(given).__name__
+def own_path(given: str | Path | int, names: tuple[str, ...] = NAMES) -> Path:
+    """Return the folder, or the file of pictures, that a path means, here or in the project;
+    ValueError if it is none. A number is a path too: papermill makes one of a folder's name, 2024.
+    names: the data sets that could be chosen instead.
+    """
+    advice = f"choose one of {', '.join(names)}, or the path of a folder of pictures or of a file "
+    advice += ", ".join(FILES)
+    if not isinstance(given, (str, Path, int)):
+        raise ValueError(
+            f"unknown data set {type(given).__name__}: {advice}, or give a tensor, an array, a "
+            "list of pictures or a data set"
+        )
     where = ""
-    if is_path and str(given):
+    if str(given):
         # A notebook works in its own folder: the pictures may lie there or in the project.
-        tried = dict.fromkeys(start / Path(given).expanduser() for start in (Path.cwd(), project()))
-        for folder in tried:
-            if os.path.isdir(folder):
-                return folder
-        where = f" (there is no folder {' or '.join(map(str, tried))})"
-    raise ValueError(
-        f"unknown data set {what}: choose one of {', '.join(NAMES)}, "
-        f"or the path of a folder of pictures{where}"
-    )
+        starts = (Path.cwd(), project())
+        tried = dict.fromkeys(start / Path(str(given)).expanduser() for start in starts)
+        where = f" (there is no folder {shown(' or '.join(map(str, tried)))})"
+        for path in tried:
+            is_file = os.path.isfile(path)
+            if os.path.isdir(path) or (is_file and path.suffix.lower() in FILES):
+                return path
+            if is_file:
+                where = f" ({shown(str(path))} is another file: an archive must be unpacked)"
+    raise ValueError(f"unknown data set {str(given)!r}: {advice}{where}")

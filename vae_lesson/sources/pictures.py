@@ -1,9 +1,10 @@
-"""Pictures of your own, in a folder or in memory: what is found, and what becomes of each."""
+"""Pictures of your own in a folder, what is found there, and what becomes of any picture."""
 
 import contextlib
 import hashlib
 import os
 import stat
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -15,52 +16,62 @@ from torch.utils.data import Dataset
 
 SIDE = 32  # pixels, of pictures that have none of their own
 TINT = 4  # levels between channels: WebP gives greys a tint of 1
+HIDDEN = 64  # levels of 255: on white, a picture with less contrast is put on black
+DARK = 32  # levels of 255: if no pixel of any picture has so many, they are a mask's numbers
+# What is black and white in numbers of each kind, unless the pictures say otherwise.
+ON_BLACK = "8 bits on black"  # light on a transparent ground
+USUAL = {
+    "8 bits": (0, 255),
+    ON_BLACK: (0, 255),
+    "16 bits": (0, 65_535),
+    "integers": (0, 255),
+    "floats": (0, 1),
+}
 
 
 class Folder(Dataset):
     """The pictures in a folder and its subfolders, all that Pillow can open.
 
-    The first-level subfolders are the classes; pictures beside them, or in a folder without any,
-    are a class named after the folder. Hidden files are skipped.
+    The first subfolders, below those that hold everything, are the classes; pictures beside them,
+    or in a folder without any, are a class named after their folder. Hidden files are skipped.
     """
+
+    class_names, scales = None, USUAL
 
     def __init__(self, folder: Path, side: int) -> None:
         self.folder, self.side = Path(os.path.abspath(folder)), side
-        self.title = str(self.folder)
-        self.name = f"{self.folder.name}/"  # so that a folder "mnist" is not taken for MNIST
+        self.title = shown(str(self.folder))
+        self.name = f"{shown(self.folder.name)}/"  # so that "mnist" is not taken for MNIST
         self.paths, self.unreadable, self.n_others = _find(self.folder)
         states = [(path, _state(self.folder / path)) for path in self.paths]
-        self.signature = hashlib.blake2b(repr((states, self.unreadable)).encode()).hexdigest()
-        above = self.folder.name
-        classes = [path.split(os.sep)[0] if os.sep in path else above for path in self.paths]
-        numbers = {name: label for label, name in enumerate(sorted(set(classes)))}
-        self.labels = [numbers[name] for name in classes]
-        self.class_names = [_shown(name) for name in numbers]
+        known = (2, states, self.unreadable)  # 2: how this version reads them
+        self.signature = hashlib.blake2b(repr(known).encode()).hexdigest()
+        # What is packed twice over, PetImages/PetImages/Cat, has its classes below.
+        folders = [os.path.dirname(path) for path in self.paths]
+        top = os.path.commonpath(folders) if folders else ""
+        below = [each[len(top) :].strip(os.sep).split(os.sep)[0] for each in folders]
+        above = os.path.basename(top) or self.folder.name
+        self.labels = [shown(name or above) for name in below]
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray | None, int]:
+    def __getitem__(self, index: int) -> tuple:
         path, label = self.folder / self.paths[index], self.labels[index]
         try:
             if _state(path) is None:  # a pipe would wait for ever
-                return None, label
+                return None, label, ""
             with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
                 picture.draft(None, (2 * self.side, 2 * self.side))  # no more of a JPEG than needed
-                return prepare(picture, self.side), label
+                pixels, seen = prepare(picture, self.side, self.scales)
+                return pixels, label, seen
+        except Image.DecompressionBombError:
+            return None, label, f"over {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
         except Exception:  # a broken file can make Pillow raise anything
-            return None, label
+            return None, label, ""
 
-    def left_out(self, broken: list[int]) -> list[str]:
-        """Return lines that name what could not be read and count what is no picture."""
-        names, lines = [*self.unreadable, *(self.paths[index] for index in broken)], []
-        if names:
-            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-            shown = ", ".join(map(_shown, names[:5]))
-            lines.append(f"{len(names):,} could not be read and are left out: {shown}{more}.")
-        if self.n_others:
-            lines.append(f"{self.n_others:,} other files are left out: Pillow opens no such names.")
-        return lines
+    def name_of(self, index: int) -> str:
+        return shown(self.paths[index])
 
 
 def _find(folder: Path) -> tuple[list[str], list[str], int]:
@@ -73,7 +84,8 @@ def _find(folder: Path) -> tuple[list[str], list[str], int]:
         if os.path.islink(here) and os.path.realpath(here) in above:
             folders.clear()  # a link to a folder above it leads round in a circle
             continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        # __MACOSX: what a Mac adds to an archive, under the pictures' own names
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         for name in names:
             if name.startswith("."):
                 continue
@@ -82,7 +94,7 @@ def _find(folder: Path) -> tuple[list[str], list[str], int]:
             else:
                 n_others += 1
     unreadable = [os.path.relpath(error.filename, folder) for error in errors]
-    return sorted(paths), sorted(unreadable), n_others
+    return sorted(paths), sorted(map(shown, unreadable)), n_others
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -94,118 +106,101 @@ def _state(path: Path) -> tuple[int, int] | None:
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
-def _shown(name: str) -> str:
-    """Return a file's name so that it can be printed also where it is not valid UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace")
+def shown(name: str) -> str:
+    """Return a name that can be printed: without control characters, and what is not UTF-8."""
+    unsafe = ("Cc", "Cs")  # a byte that is not UTF-8 is a surrogate to Python
+    return "".join("\ufffd" if unicodedata.category(each) in unsafe else each for each in name)
 
 
-class InMemory(Dataset):
-    """The pictures of a tensor, an array or a Dataset, and their labels, 0 where there are none.
+def prepare(
+    picture: Image.Image | Tensor | np.ndarray, side: int, scales: dict = USUAL
+) -> tuple[np.ndarray, tuple[str, float, float]]:
+    """Return the middle square of a picture, resized: uint8 `(side, side)`, in colour
+    `(3, side, side)`; and what was seen: the kind of its numbers, the least and the greatest.
 
-    A uint8 tensor or array `(N, side, side)`, `(N, 3, side, side)` or `(N, side, side, 3)` is one
-    class, and keeps its side unless another is given; a torch Dataset of (picture, label) or of
-    pictures, be they Pillow's or uint8 tensors, has the classes that its `.classes` names.
-
-    Raises: ValueError for other shapes and types.
+    Of several frames the first, turned as the camera was (EXIF), on white where it is transparent,
+    or on black if white would hide it. `scales`: what is black and what is white, by kind.
     """
-
-    signature = None
-
-    def __init__(self, given: Tensor | np.ndarray | Dataset, side: int | None) -> None:
-        if isinstance(given, Dataset):
-            self.given, self.side = given, side or SIDE
-            self.name, self.class_names = type(given).__name__, getattr(given, "classes", None)
-            if not getattr(given, "__len__", int)():
-                raise ValueError(f"{self.name} must be a data set with a length over 0")
-        else:
-            self.given, self.name, self.class_names = _pixels(given), "pictures", ["pictures"]
-            some = given.ndim in (3, 4) and self.given.size > 0
-            width, height = _picture(given[0]).size if some else (0, 1)
-            if width != height:
-                raise ValueError(
-                    "pictures must be (N, side, side), (N, 3, side, side) or (N, side, side, 3), "
-                    f"got {tuple(given.shape)}"
-                )
-            self.side = side or width
-        self.title = self.name
-
-    def __len__(self) -> int:
-        return len(self.given)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        item = self.given[index]
-        picture, label = (*item, 0)[:2] if isinstance(item, (tuple, list)) else (item, 0)
-        try:
-            label = int(label)
-        except (TypeError, ValueError):
-            raise ValueError(f"a label must be a whole number, got {label!r}") from None
-        return prepare(_picture(picture), self.side), label
-
-    def left_out(self, broken: list[int]) -> list[str]:
-        return []
+    if isinstance(picture, Image.Image):
+        values, kind = _of_pillow(picture)
+    else:
+        values = as_array(picture)
+        kind = _kind(values)
+    finite = values[np.isfinite(values)] if kind == "floats" else values
+    low, high = (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
+    black, white = scales[kind]
+    if (black, white) != (0, 255) or values.dtype != np.uint8:
+        scaled = 255 * (values.astype(np.float64) - black) / (white - black or 1)
+        values = np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
+    square = ImageOps.fit(Image.fromarray(values), (side, side))
+    pixels = np.asarray(square)
+    if pixels.ndim == 3 and (np.ptp(pixels, axis=2) > TINT).any():
+        pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    else:
+        pixels = np.asarray(square.convert("L"))
+    return pixels, (kind, low, high)
 
 
-def _pixels(values: Tensor | np.ndarray) -> np.ndarray:
-    """Return uint8 pixels as an array; ValueError for other numbers and other things."""
-    kind = getattr(values, "dtype", type(values).__name__)
-    if kind not in (torch.uint8, np.uint8):
-        raise ValueError(
-            f"pictures must be uint8, from 0 to 255, got {kind}: make floats in [0, 1] so with "
-            "(255 * x).round().to(torch.uint8), or leave ToTensor out of a data set's transform"
-        )
-    return np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+def _of_pillow(picture: Image.Image) -> tuple[np.ndarray, str]:
+    """Return the pixels of Pillow's picture, `(h, w)` or `(h, w, 3)`, and the kind of numbers."""
+    picture.load()
+    with contextlib.suppress(Exception):  # broken EXIF data can raise anything
+        picture = ImageOps.exif_transpose(picture)
+    deep = picture.mode in ("I", "F") or picture.mode.startswith("I;")  # 16 or 32 bits
+    if deep or not picture.has_transparency_data:
+        if not deep and picture.mode not in ("L", "RGB"):
+            picture = picture.convert("L" if picture.mode == "1" else "RGB")
+        values = np.asarray(picture)
+        return values, _kind(values)
+    picture = picture.convert("RGBA")
+    on_white, on_black = (
+        np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture))[..., :3]
+        for ground in ("white", "black")
+    )
+    # On black only what white would hide, so that pictures of one kind have one ground.
+    hidden = np.ptp(on_white) < HIDDEN and np.ptp(on_white) < np.ptp(on_black)
+    return (on_black, ON_BLACK) if hidden else (on_white, "8 bits")
 
 
-def _picture(values: Image.Image | Tensor | np.ndarray) -> Image.Image:
-    """Return a picture of Pillow's, of uint8 pixels `(h, w)`, `(3, h, w)` or `(h, w, 3)`."""
-    if isinstance(values, Image.Image):
-        return values
-    pixels = _pixels(values)
+def as_array(values: Tensor | np.ndarray) -> np.ndarray:
+    """Return a picture `(h, w)`, `(h, w, 1 or 3)` or `(1 or 3, h, w)` as `(h, w)` or `(h, w, 3)`;
+    ValueError for other shapes, and for what holds no numbers."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif":
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise ValueError(f"a picture must be Pillow's, or a tensor or array of numbers, got {kind}")
+    pixels = values * np.uint8(255) if values.dtype == bool else values
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
-        raise ValueError(f"a picture must be (h, w) or (3, h, w), got {tuple(values.shape)}")
-    return Image.fromarray(pixels)
+    if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or pixels.size == 0:
+        raise ValueError(f"a picture must be (h, w) or (3, h, w), got {values.shape}")
+    return pixels
 
 
-def prepare(picture: Image.Image, side: int) -> np.ndarray:
-    """Return the middle square of a picture, resized: uint8 `(side, side)`, in colour
-    `(3, side, side)`.
+def _kind(values: np.ndarray) -> str:
+    """Return the kind of an array's numbers, one of USUAL."""
+    if values.dtype.kind == "f":
+        return "floats"
+    return {"uint8": "8 bits", "uint16": "16 bits"}.get(values.dtype.name, "integers")
 
-    Of several frames the first, turned as the camera was (EXIF), on white where it is transparent.
+
+def scale(kind: str, low: float, high: float) -> tuple[float, float]:
+    """Return what is black and white in pictures with numbers from `low` to `high`, all together.
+
+    Black is 0 and white the greatest number of 1, 8, 10, 12, 14 or 16 bits that the brightest pixel
+    comes near; where it is near none, or numbers are negative, they are the extremes. White is 255
+    in 8 bits, unless all pixels are as dark as a mask's numbers.
     """
-    picture.load()
-    with contextlib.suppress(Exception):  # broken EXIF data can raise anything
-        picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        picture = _to_8_bits(picture)
-    elif picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    elif picture.mode not in ("L", "RGB"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    square = ImageOps.fit(picture, (side, side))
-    pixels = np.asarray(square)
-    if pixels.ndim == 3 and (np.ptp(pixels, axis=2) > TINT).any():
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    return np.asarray(square.convert("L"))
-
-
-def _to_8_bits(picture: Image.Image) -> Image.Image:
-    """Scale a grey picture of 16-bit or 32-bit numbers, which Pillow's own `convert` would clip.
-
-    32 bits do not say how bright white is: it is the first of 1, 255 and 65,535 that no pixel is
-    over. Where none is, or a pixel is under 0, black and white are the picture's own extremes.
-    """
-    values = np.nan_to_num(np.asarray(picture, np.float64), nan=0, posinf=0, neginf=0)
-    low, high = values.min(), values.max()
-    if low >= 0 and high <= 65_535:
-        whites = (1, 255, 65_535) if picture.mode in ("I", "F") else (65_535,)
-        low, high = 0, next(white for white in whites if high <= white)
-    scaled = 255 * (values - low) / (high - low or 1)
-    return Image.fromarray(scaled.round().astype(np.uint8))
+    full = (1, 255, 1023, 4095, 16_383, 65_535)
+    over = 1.1 if kind == "floats" else 1  # resampling overshoots: that is clipped
+    white = next((each for each in full if each / 2 < max(high, 1) <= over * each), high)
+    if kind.startswith("8 bits") and high >= DARK:
+        white = 255
+    return (0, white) if low >= (1 - over) * white else (low, high)
 
 
 def with_channels(pixels: np.ndarray, colour: bool) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Many pictures as a data set: read once, in training and test by their content, and kept.
 
-They come as a Dataset of (prepared pixels, or None where a file is broken; label) with `side`,
-`name`, `class_names` (None: one for each label), and for what is said of them `title` and
-`left_out(broken)`. Its `signature` is None if all are in memory, else it changes with the files.
+They come as a Dataset of (prepared pixels, label, what was seen of them), or (None, label, why)
+where a file is broken, with `side`, `name`, `class_names` (None: one for each label), and for what
+is said of them `title`, `name_of(index)`, `unreadable` and `n_others`. Its `scales` are changed to
+what all of them ask for. Its `signature` is None if all are in memory, else it changes with the
+files.
 """
 
 import hashlib
@@ -22,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from vae_lesson.data import Images
-from vae_lesson.sources.pictures import with_channels
+from vae_lesson.sources.memory import UNLABELLED
+from vae_lesson.sources.pictures import ON_BLACK, USUAL, scale, with_channels
 
 FEWEST, FEW, MANY = 20, 1000, 500  # pictures; MANY files are read by all cores, and kept
 TENTH = 2**64 // 10  # a picture with a hash under it is a test picture
@@ -46,14 +49,20 @@ def read_images(pictures: Dataset, cache: Path, colour: bool | None, seed: int) 
     rows, known = kept or _read(pictures, colour, seed)
     for line in known["lines"]:
         print(line)
-    labels, names = [known["train_labels"], known["test_labels"]], pictures.class_names
-    found = sorted({label for part in labels for label in part})
-    if names is None:
-        names = [str(label) for label in found] if len(found) > 1 else [pictures.name]
-        labels = [[found.index(label) for label in part] for part in labels]
-    elif not 0 <= found[0] <= found[-1] < len(names):
-        raise ValueError(f"{pictures.title} has {len(names)} classes, but labels up to {found[-1]}")
-    train_labels, test_labels = map(torch.tensor, labels)
+    labels, names = (known["train_labels"], known["test_labels"]), pictures.class_names
+    seen = {label for part in labels for label in part}
+    found = sorted(seen - {UNLABELLED})
+    if names is None or not found or isinstance(found[0], str):
+        names = [str(label) for label in found] or [pictures.name]
+    elif 0 <= found[0] <= found[-1] < len(names):
+        found = [*range(len(names))]
+    else:
+        n, low, high = len(names), found[0], found[-1]
+        raise ValueError(f"{pictures.title} has {n} classes, but labels from {low} to {high}")
+    if found and UNLABELLED in seen:
+        names = [*names, "unlabelled"]
+    numbers = {label: number for number, label in enumerate([*found, UNLABELLED])}
+    train_labels, test_labels = (torch.tensor([numbers[each] for each in part]) for part in labels)
     with warnings.catch_warnings(action="ignore"):  # of rows that can only be read: nobody writes
         pixels = torch.from_numpy(rows)
     train, test = pixels[: len(train_labels)], pixels[-len(test_labels) :]
@@ -124,16 +133,21 @@ def _read_into(
 
     A hash of a picture's pixels, in grey, and of the seed says where it goes: the same one always
     to the same part, whatever it is called and whatever lies beside it. Only where a part would be
-    empty are the pictures of the lowest hash alone for testing.
+    empty are the pictures of the lowest hash alone for testing. Where all of them together ask for
+    another black or white than the usual one, they are read a second time.
     """
     in_colour = _any_in_colour(pictures) if colour is None else colour
     order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
     train_labels, test_labels, broken, hashes, n_made_grey = [], [], [], set(), 0
+    spans = {}  # of each kind of numbers: how many pictures, the least number and the greatest
     bar = {"total": len(order), "unit": "picture", "disable": len(order) < MANY}
-    for index, (pixels, label) in tqdm(zip(order, _each(pictures, order)), "pictures", **bar):
+    for index, (pixels, label, seen) in tqdm(zip(order, _each(pictures, order)), "pictures", **bar):
         if pixels is None:
-            broken.append(index)
+            broken.append((index, seen))
             continue
+        kind, low, high = seen
+        n, least, greatest = spans.get(kind, (0, low, high))
+        spans[kind] = n + 1, min(low, least), max(high, greatest)
         grey = with_channels(pixels, False).tobytes()
         digest = hashlib.blake2b(grey, digest_size=8, key=str(seed).encode()).digest()
         hashes.add(key := int.from_bytes(digest))
@@ -147,6 +161,10 @@ def _read_into(
         file.seek(place * len(content))
         file.write(content)
         n_made_grey += pixels.ndim == 3 and not in_colour
+    scales = USUAL | {kind: scale(kind, *span) for kind, (_, *span) in spans.items()}
+    if scales != USUAL and pictures.scales is USUAL:
+        pictures.scales = scales
+        return _read_into(file, pictures, colour, seed, bound)
     if len(hashes) > 1 and not (train_labels and test_labels):
         return _read_into(file, pictures, colour, seed, bound=sorted(hashes)[1])
     n_made_grey *= colour is None  # else it was asked for
@@ -154,15 +172,27 @@ def _read_into(
         "shape": [len(order), *[3] * in_colour, pictures.side, pictures.side],
         "train_labels": train_labels,
         "test_labels": test_labels[::-1],  # the first to come lies last
-        "lines": _remarks(pictures, train_labels, test_labels, sorted(broken), n_made_grey),
+        "lines": _remarks(pictures, train_labels, test_labels, sorted(broken), spans, n_made_grey),
     }
 
 
 def _remarks(
-    pictures: Dataset, train_labels: list, test_labels: list, broken: list[int], n_made_grey: int
+    pictures: Dataset,
+    train_labels: list,
+    test_labels: list,
+    broken: list[tuple[int, str]],
+    spans: dict,
+    n_made_grey: int,
 ) -> list[str]:
     """Return what is to be said of pictures; ValueError if nothing can be trained on them."""
-    n, lines = len(train_labels) + len(test_labels), pictures.left_out(broken)
+    n, lines = len(train_labels) + len(test_labels), []
+    names = [pictures.name_of(index) + (f" ({why})" if why else "") for index, why in broken]
+    if names := [*pictures.unreadable, *names]:
+        more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+        shown = ", ".join(names[:5])
+        lines.append(f"{len(names):,} could not be read and are left out: {shown}{more}.")
+    if pictures.n_others:
+        lines.append(f"{pictures.n_others:,} other files are left out: Pillow opens no such names.")
     if n < FEWEST:
         few = f"{pictures.title} has {n} pictures that can be read, of at least {FEWEST}."
         raise ValueError(" ".join([few, *lines]))
@@ -170,6 +200,18 @@ def _remarks(
         raise ValueError(
             f"{pictures.title} has the same picture {n} times: nothing is left to test with"
         )
+    for kind, (count, low, high) in spans.items():
+        black, white = pictures.scales[kind]
+        if kind == ON_BLACK:
+            lines.append(f"{count:,} transparent pictures are light: they are put on black.")
+        elif (black, white) != USUAL[kind]:
+            lines.append(
+                f"{count:,} pictures ({kind}) go from {low:.6g} to {high:.6g}: in all of them "
+                f"{black:.6g} is black and {white:.6g} white."
+            )
+    splits = {"train", "test", "val", "valid"}.intersection([*train_labels, *test_labels])
+    if len(splits) > 1:
+        lines.append(f"The folders {' and '.join(sorted(splits))} are taken for classes.")
     if n_made_grey:
         lines.append(
             f"{n_made_grey:,} of {n:,} pictures are in colour, but none of those looked at first: "
