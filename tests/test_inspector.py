@@ -9,9 +9,9 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+import torch.distributions as D
 import torch.nn.functional as F
 from torch import nn
-from torch.distributions import Normal
 from vaes import (
     BROKEN,
     HEALTHY,
@@ -22,8 +22,11 @@ from vaes import (
     bce_logits,
     decoding,
     foreign_loss,
+    mae,
     mmd,
     mse,
+    of_likelihood,
+    target,
     with_methods,
     with_recon,
 )
@@ -259,6 +262,22 @@ def standardised(x):
     return (x - 0.1307) / 0.3081
 
 
+def by_its_extremes(x):
+    return (x - x.min()) / (x.max() - x.min())
+
+
+def counts(x):
+    return (8 * x).round()
+
+
+def poisson(o):
+    return D.Poisson(o + 1e-4)  # refuses what is no count
+
+
+def plus_or_minus(o, x):
+    return -D.Bernoulli(logits=o).log_prob((x.flatten(1) + 1) / 2).sum()  # refuses all but -1 and 1
+
+
 @pytest.mark.parametrize(
     "images, kind, loss, faults",
     [
@@ -273,6 +292,16 @@ def standardised(x):
         (standardised, Logits, bce_logits, ["wrong range"]),
         (standardised, Foreign, squared, ["wrong range"]),
         (standardised, Logits, squared, []),
+        (standardised, decoding(F.relu), squared, ["wrong range"]),
+        (standardised, decoding(F.softplus), squared, ["wrong range"]),
+        (standardised, decoding(torch.exp), with_recon(mae), ["wrong range"]),
+        (standardised, decoding(F.elu), squared, []),
+        (brought(0, 1), decoding(F.relu), squared, []),
+        (brought(0, 255), Foreign, target(by_its_extremes), []),
+        (brought(0, 255), Foreign, with_recon(lambda o, x: mae(o, by_its_extremes(x))), []),
+        (lambda x: 255 * x.round(), Foreign, with_recon(mae), ["wrong range"]),
+        (counts, decoding(F.softplus), of_likelihood(poisson), []),
+        (lambda x: 2 * x.round() - 1, Logits, with_recon(plus_or_minus), []),
     ],
 )
 def test_images_out_of_the_loss_s_range_are_found(images, kind, loss, faults):
@@ -303,7 +332,7 @@ ENCODINGS = {
     "z too": (lambda m, v: (m + 0, m, v), lambda code: code[1:]),
     "one tensor": (lambda m, v: torch.cat([m, v], dim=1), lambda code: code.chunk(2, dim=1)),
     "a distribution": (
-        lambda m, v: Normal(m, torch.exp(0.5 * v)),
+        lambda m, v: D.Normal(m, torch.exp(0.5 * v)),
         lambda code: (code.mean, 2 * code.stddev.log()),
     ),
     "by names": (lambda m, v: Code((m, v)), lambda code: (code.mu, code.log_var)),
@@ -411,6 +440,13 @@ def test_what_is_not_finite_is_a_finding():
     assert "Of 64 values of the output, 4" in findings[1].evidence
 
 
+def test_images_that_are_not_finite_are_not_blamed_on_the_model():
+    x = grey(4, 16)
+    x[1, 2] = math.nan
+    (finding,) = inspect_vae(new(**PIXELS_16), broken.healthy_loss, x)
+    assert finding.fault == "not finite" and "Of 64 values of x, 1" in finding.evidence
+
+
 # --- nothing is changed ---------------------------------------------------------------------------
 
 
@@ -444,18 +480,19 @@ def test_the_model_is_left_as_it_was_by_an_error():
     assert "encode" not in vars(model) and "decode" not in vars(model)
 
 
-def test_the_random_state_is_that_of_x_s_own_gpu(monkeypatch):
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_the_random_state_is_that_of_x_s_own_gpu(monkeypatch, kind):
     # Another one than torch's current device, which a bare `manual_seed` would take.
-    gpu, cuda, fork = torch.device("cuda", 1), MagicMock(), MagicMock()
-    monkeypatch.setattr(torch, "cuda", cuda)
+    gpu, module, fork = torch.device(kind, int(kind == "cuda")), MagicMock(), MagicMock()
+    monkeypatch.setattr(torch, kind, module)
     monkeypatch.setattr(torch.random, "fork_rng", fork)
     random = torch.get_rng_state()
     with inspector._undisturbed(new(Foreign), gpu):
         pass
     torch.set_rng_state(random)
-    fork.assert_called_once_with(devices=[gpu])
-    cuda.device.assert_called_once_with(gpu)
-    cuda.manual_seed.assert_called_once_with(0)
+    fork.assert_called_once_with([gpu], device_type=kind)
+    assert module.device.call_args_list == [((gpu,),)] * (kind == "cuda")
+    module.manual_seed.assert_called_once_with(0)
 
 
 def test_float64_is_made_on_the_cpu():
@@ -473,6 +510,7 @@ def test_float64_is_made_on_the_cpu():
         (foreign_loss, foreign_loss, grey(4, 784), "got function"),
         (Foreign(), foreign_loss, grey(784), "batch of float images"),
         (Foreign(), foreign_loss, (255 * grey(4, 784)).byte(), "x is torch.uint8"),
+        (Foreign(), foreign_loss, torch.ones(4, 9).long(), "int64: use float32 .*token ids"),
         (Foreign(), foreign_loss, [0.0], r"got \['float'\]"),
         (Foreign(), foreign_loss, grey(4, 784).half(), "x is torch.float16.* float32 or float64"),
         (Foreign().bfloat16(), foreign_loss, grey(4, 784), "fc1.weight is torch.bfloat16"),

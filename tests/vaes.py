@@ -214,6 +214,57 @@ def logits_in_decode(self, x):
     return torch.sigmoid(self.decode(self.reparameterize(mu, v))), mu, v
 
 
+class DecoderHeads(Foreign):
+    """mu and log_var come from the decoder's hidden layer."""
+
+    def __init__(self, n_latents=20):
+        super().__init__(n_latents)
+        self.fc_mu, self.fc_var = nn.Linear(40, n_latents), nn.Linear(40, n_latents)
+
+    def forward(self, x):
+        z = self.reparameterize(*self.encode(x.flatten(1)))
+        h3 = F.relu(self.fc3(z))
+        return self.decode(z), self.fc_mu(h3), self.fc_var(h3)
+
+
+class EncodesHidden(Foreign):
+    """encode gives two tensors, but no code yet."""
+
+    def encode(self, x):
+        h1 = F.relu(self.fc1(x))
+        return h1, h1
+
+    def forward(self, x):
+        h_mu, h_var = self.encode(x.flatten(1))
+        mu, logvar = self.fc21(h_mu), self.fc22(h_var)
+        return self.decode(self.reparameterize(mu, logvar)), mu, logvar
+
+
+def output_encoded(self, x):
+    output, _, _ = Foreign.forward(self, x)
+    return output, *self.encode(output)
+
+
+def output_encoded_too(self, x):
+    """Encode the output for another term of the loss."""
+    output, mu, logvar = Foreign.forward(self, x)
+    self.cycle = self.encode(output)
+    return output, mu, logvar
+
+
+def noisy_encoded_first(self, x):
+    """Encode a second view of the images for another term of the loss."""
+    self.view = self.encode(x.flatten(1) + 0.1 * randn_like(x.flatten(1)))
+    return Foreign.forward(self, x)
+
+
+def code_of_others(self, x):
+    """Return mu and log_var of other layers than those of z."""
+    output, _, _ = Foreign.forward(self, x)
+    h1 = F.relu(self.fc1(x.flatten(1))).flip(1)
+    return output, self.fc21(h1), self.fc22(h1)
+
+
 def exchanged(self, x):
     output, mu, v = Foreign.forward(self, x)
     return output, v, mu
@@ -335,6 +386,15 @@ def of_sigma(sigma=lambda s: s):
     return with_kl(lambda m, s: D.kl_divergence(D.Normal(m, sigma(s)), D.Normal(0.0, 1.0)).sum())
 
 
+def alike(sigma):
+    """Return a model and a loss that take what is called log_var for σ = sigma(log_var)."""
+    return std_of(sigma), of_sigma(sigma)
+
+
+def half_mu_squared(mu, log_var):
+    return 0.5 * mu.square().sum()
+
+
 def optimal_sigma(o, x):
     """A Gaussian whose σ is the root mean square error of the batch."""
     log_sigma = mse(o, x, "mean").sqrt().log()
@@ -454,6 +514,10 @@ MODELS = {  # beside the example's loss
     "z on a sphere before it is decoded": drawing(
         lambda m, v: F.normalize(m + randn_like(m) * std(v))
     ),
+    "z moved by 1": drawing(lambda m, v: m + 1 + randn_like(m) * std(v)),
+    "the output is encoded too": with_methods(forward=output_encoded_too),
+    "a second view is encoded first": with_methods(forward=noisy_encoded_first),
+    "encode gives hidden layers": EncodesHidden,
     "dropout on z": drawing(lambda m, v: F.dropout(m + randn_like(m) * std(v), 0.2)),
     "in place, on copies": drawing(lambda m, v: randn_like(m).mul_(v.mul(0.5).exp_()).add_(m)),
     "noise on the images that go in": with_methods(
@@ -474,7 +538,16 @@ HEALTHY = {
         encoding_sigma(lambda m, v: m + randn_like(m) * v.sqrt()),
         of_sigma(torch.sqrt),
     ),
-    "softplus in model and loss": (std_of(softplus), of_sigma(softplus)),
+    "softplus all through": alike(softplus),
+    "softplus + 0.1 all through": alike(lambda v: F.softplus(v) + 0.1),
+    "elu + 1 all through": alike(lambda v: F.elu(v) + 1),
+    "2·sigmoid all through": alike(lambda v: 2 * v.sigmoid()),
+    "the precision's logarithm all through": alike(lambda v: torch.exp(-v / 2)),
+    "σ clamped all through": alike(lambda v: std(v).clamp(0.5, 1.2)),
+    "a σ that is fixed and left out of the KL": (
+        encoding_log_var(lambda v: torch.full_like(v, -3)),
+        with_kl(half_mu_squared),
+    ),
     # convolutions, as public code writes them
     "convolutions, means and 0.00025": (Conv, sum_of(mse_mean, kld_of_image, 0.00025)),
     "convolutions, sums over all but the batch": (Conv, sum_of(bce_of_image, kld_of_image)),
@@ -508,6 +581,7 @@ BROKEN_LOSSES = {  # beside the example's model
         "mean absolute error": with_recon(lambda o, x: mae(o, x, "mean")),
         "mean of both": sum_of(bce_mean, kld_mean),
         "mean over latents": with_kl(kld_mean, 16),
+        "mean over latents, beta ½": with_kl(kld_mean, 16 / 2),
         "KL divided by batch times latents": with_kl(lambda m, v: kld(m, v) / m.numel()),
         "KL divided by batch times pixels": with_kl(kld_of_image, 1 / 784),
         "KL divided by the numbers of batch times pixels": with_kl(kld, 1 / (16 * 784)),
@@ -523,6 +597,8 @@ BROKEN_LOSSES = {  # beside the example's model
             lambda m, v: 0.5 * torch.sum(m**2 + v**2 - 1 - torch.log(v**2))
         ),
         "mu and log_var exchanged": with_kl(lambda m, v: kld(v, m)),
+        "log_var left out": with_kl(half_mu_squared),
+        "elu + 1 for σ, which the noise does not have": of_sigma(lambda v: F.elu(v) + 1),
         "KL the wrong way round": with_kl(
             lambda m, v: D.kl_divergence(D.Normal(0 * m, 1 + 0 * m), D.Normal(m, std(v))).sum()
         ),
@@ -569,13 +645,19 @@ BROKEN_DRAWS = {  # how z is drawn, beside the example's loss
         "rand for randn": lambda m, v: m + torch.rand_like(v) * std(v),
         "rand from -1 to 1": lambda m, v: m + (2 * torch.rand_like(v) - 1) * std(v),
         "rand of variance 1": lambda m, v: m + 12**0.5 * (torch.rand_like(v) - 0.5) * std(v),
+        "rand, and the variance as σ": lambda m, v: m + torch.rand_like(v) * v.exp(),
+        "rand, and log_var ignored": lambda m, v: m + torch.rand_like(v),
+        "|eps|, and |log_var|^½ as σ": lambda m, v: m + randn_like(m).abs() * v.abs().sqrt(),
+        "±1 for randn, and the variance as σ": lambda m, v: m + randn_like(m).sign() * v.exp(),
+        "a tenth of |log_var|^½": lambda m, v: m + randn_like(m) * 0.1 * v.abs().sqrt(),
         "|eps|": lambda m, v: m + randn_like(m).abs() * std(v),
-        "one eps for the batch": lambda m, v: m + torch.randn(m.shape[1]) * std(v),
-        "one eps for all dimensions": lambda m, v: m + torch.randn(len(m), 1) * std(v),
+        "one eps for the batch": lambda m, v: m + randn_like(m[0]) * std(v),
+        "one eps for all dimensions": lambda m, v: m + randn_like(m[:, :1]) * std(v),
         "eps of a seed": lambda m, v: (
-            m + torch.randn(m.shape, generator=torch.Generator().manual_seed(1)) * std(v)
+            m + torch.randn(m.shape, generator=torch.Generator().manual_seed(1)).to(m) * std(v)
         ),
         "mu + σ": lambda m, v: m + std(v),
+        "mu + eps + σ²": lambda m, v: m + randn_like(m) + v.exp(),
         "mu + eps + σ": lambda m, v: m + randn_like(m) + std(v),
         "mu · eps + σ": lambda m, v: m * randn_like(m) + std(v),
         "mu and log_var exchanged when z is drawn": lambda m, v: v + randn_like(m) * std(m),
@@ -601,6 +683,13 @@ BROKEN_MODELS = {  # the rest of the model, beside the example's loss
         "logits, where the loss takes probabilities": Logits,
         "tanh, where the loss takes probabilities": decoding(torch.tanh),
         "ReLU on log_var in the encoder": encoding_log_var(F.relu),
+        "softplus on log_var in the encoder": encoding_log_var(F.softplus),
+        "a sigmoid on log_var in the encoder": encoding_log_var(torch.sigmoid),
+        "log_var clamped at 0.3": encoding_log_var(lambda v: v.clamp(0.3, 5)),
+    },
+    "KL of another code": {
+        "heads of the decoder": DecoderHeads,
+        "the output is encoded": with_methods(forward=output_encoded),
     },
     "sigmoid twice": {"two sigmoids in decode": decoding(lambda o: o.sigmoid().sigmoid())},
     "log_var is mu": {
@@ -640,6 +729,12 @@ BROKEN_PAIRS = {
     "wrong range": {
         "logits, clamped": (Logits, with_recon(lambda o, x: bce(o.clamp(1e-6, 1 - 1e-6), x))),
         "tanh, where the loss takes logits": (decoding(torch.tanh), bce_logits),
+        "ReLU, where the loss takes logits": (decoding(F.relu), bce_logits),
+        "log-probabilities, where the loss takes logits": (decoding(F.logsigmoid), bce_logits),
+        "ReLU on log σ in the encoder": (
+            type("OfLogSigma", (std_of(torch.exp), encoding_log_var(F.relu)), {}),
+            with_kl(lambda m, v: kld(m, 2 * v)),
+        ),
         "images standardised beside a cross-entropy": (
             Logits,
             lambda o, x, m, v: bce_logits(o, (x - 0.1307) / 0.3081, m, v),
@@ -702,8 +797,17 @@ MISSED_PAIRS = {
     "whether the whole loss is turned round cannot be told without the likelihood": {
         "KL subtracted": (Foreign, of_likelihood(lambda o: D.StudentT(3.0, o, 0.2), weight=-1)),
     },
-    "a log_var that happens to be over 0 looks like this too": {
-        "softplus in the encoder": (encoding_log_var(F.softplus), foreign_loss),
+    "an end that log_var seldom comes to is not seen": {
+        "|log_var|": (encoding_log_var(torch.abs), foreign_loss),
+    },
+    "mu may be what encode gave, if it is the same in every run": {
+        "mu and log_var of other layers": (with_methods(forward=code_of_others), foreign_loss),
+    },
+    "a limit to the KL is a choice, as free bits are": {
+        "no gradient over 1000": (Foreign, with_kl(lambda m, v: kld(m, v).clamp(max=1000))),
+    },
+    "it is another likelihood, which is not known here": {
+        "the root of the squared error": (Foreign, with_recon(lambda o, x: mse(o, x).sqrt())),
     },
     "z may have been turned or scaled: what it is made of fits nothing known": {
         "mu · eps · σ": (drawing(lambda m, v: m * randn_like(m) * std(v)), foreign_loss),

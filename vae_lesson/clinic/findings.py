@@ -9,6 +9,7 @@ CURES = {  # of the loss first, then of the model
     "mean over images of both.",
     (KL_FORMULA := "KL formula"): "Compare it with ½ (mu² + exp(log_var) − 1 − log_var), and its σ "
     "with that of the noise.",
+    (OTHER_CODE := "KL of another code"): "Return the mu and log_var that z is drawn from.",
     (KL_WITHOUT_GRADIENT := "KL without gradient"): "Leave .item(), .detach() and no_grad out.",
     (SWAPPED := "swapped arguments"): "First the output: binary_cross_entropy(output, x).",
     (WRONG_TARGET := "wrong target"): "Compare each output with the image that it was made from.",

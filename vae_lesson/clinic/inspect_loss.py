@@ -3,10 +3,10 @@
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vae_lesson.clinic import findings
@@ -20,9 +20,9 @@ READINGS = {
     "log σ": torch.exp,
     "σ": torch.abs,
     "σ²": lambda v: v.abs().sqrt(),
-    "softplus⁻¹(σ)": F.softplus,
     "2σ": lambda v: v.abs() / 2,
 }
+AS_THE_NOISE = "what the noise takes it for"  # a reading too: of σ = elu(v) + 1, say, in both
 # A reconstruction loss's derivative by the output o is c · (mean − target) / scale of these two.
 LIKELIHOODS = {
     "Bernoulli on logits": lambda o: (o.sigmoid(), 1),
@@ -37,7 +37,7 @@ class Slopes(NamedTuple):
 
     likelihood: str | None = None
     limits: tuple[float, float] | None = None  # of the images, as it compares the output with them
-    reading: str | None = None  # of log_var
+    reading: str | None = None  # of log_var: one of READINGS, or AS_THE_NOISE
 
 
 class Trial(NamedTuple):
@@ -48,11 +48,12 @@ class Trial(NamedTuple):
     by: tuple[Tensor, ...]  # output, mu, log_var
 
 
-def inspect_loss(loss: Callable, output, x, mu) -> tuple[list[Finding], Slopes]:
+def inspect_loss(loss: Callable, output, x, mu, as_the_noise) -> tuple[list[Finding], Slopes]:
     """Return a loss's faults, a list of `Finding`, and its `Slopes`.
 
     `loss(output, x, mu, log_var)` is tried at values chosen here, whatever the model makes; x is
-    brought to [0, 1] for that. Shapes: output and x `(B, ...)`, mu `(B, latent_size)`.
+    brought to [0, 1] for that, if the loss lets it. `as_the_noise(log_var, slope)` returns what a
+    KL of this derivative takes log_var for. Shapes: output, x `(B, ...)`, mu `(B, latent_size)`.
     Raises: ValueError if the loss has no derivative, or falls as the output leaves x.
     """
     low, size = (0, 1) if x.min() >= 0 and x.max() <= 1 else (x.min(), x.max() - x.min())
@@ -60,7 +61,10 @@ def inspect_loss(loss: Callable, output, x, mu) -> tuple[list[Finding], Slopes]:
     # capacity. What is called log_var may be a σ, over 0; the loss may clamp it: stay below 1.
     o, v = spread(output, 0.05, 0.95), spread(mu, 0.2, 0.9)
     mu = spread(mu, 50, 80) * (2 * torch.randint_like(mu, 2) - 1)
-    near = _try(loss, o, images := (x - low) / size, mu, v)
+    try:
+        near = _try(loss, o, images := (x - low) / size, mu, v)
+    except Exception:  # a likelihood of counts refuses fractions
+        near = _try(loss, o, images := x, mu, v)
     again = _try(loss, o, images, mu, v, seed=1)
     other = _try(loss, torch.where(o < 0.5, o + 0.45, o - 0.45), images, mu, v)
     far = _try(loss, o, images, 1e4 * mu, v)
@@ -71,10 +75,14 @@ def inspect_loss(loss: Callable, output, x, mu) -> tuple[list[Finding], Slopes]:
     if recon and recon < 0:
         raise ValueError("the loss falls as output leaves x: give what is minimised, not the ELBO")
     if likelihood:
+        with suppress(Exception):  # a cross-entropy refuses x out of [0, 1]
+            given = _try(loss, o, x, mu, v)
+            if given.value == near.value and torch.equal(given.by[0], near.by[0]):
+                x = images  # to which the loss brings x by itself
         found, limits = _inspect_target(target, exact(images), exact(x))
     else:
         found, limits = _inspect_order(near, other), None
-    faults, beta, reading = _inspect_kl(near, again, far)
+    faults, beta, reading = _inspect_kl(near, again, far, as_the_noise)
     # Without a known reconstruction the whole loss may be turned round: an ELBO, not −ELBO.
     if recon and beta:
         if beta < 0:
@@ -120,14 +128,14 @@ def _inspect_target(target, x, given) -> tuple[list[Finding], tuple | None]:
 
 def _inspect_order(near: Trial, other: Trial) -> list[Finding]:
     """Find a cross-entropy whose target is the output: it is linear in it, and falls with x."""
-    by_x = exact(near.by[0]).flatten()[near.at[1].flatten().argsort()].nan_to_num()
+    by_x = exact(near.by[0]).flatten()[exact(near.at[1]).flatten().argsort()].nan_to_num()
     falls = by_x[0] > by_x[-1] and by_x.diff().max() <= 1e-4 * by_x.abs().max()
     linear = torch.allclose(near.by[0], other.by[0], rtol=1e-3, atol=0)
     evidence = "The loss is linear in the output and falls with x: the output is its target."
     return [Finding(findings.SWAPPED, evidence)] if falls and linear else []
 
 
-def _inspect_kl(near: Trial, again: Trial, far: Trial) -> tuple:
+def _inspect_kl(near: Trial, again: Trial, far: Trial, as_the_noise: Callable) -> tuple:
     """Return the KL's faults, beta (None: not known), the reading of log_var."""
     (_, by_mu, by_v), (_, _, mu, v) = near.by, near.at
     if not (by_mu.isfinite().all() and by_v.isfinite().all()):
@@ -140,7 +148,8 @@ def _inspect_kl(near: Trial, again: Trial, far: Trial) -> tuple:
         cut = Finding(findings.KL_WITHOUT_GRADIENT, "The loss changes with mu all the same.")
         moves = near.value == again.value != far.value and not far.by[1].any()
         return [cut] if moves else [], None, None
-    if reading := _reading(exact(by_v) / betas[:, None], exact(v)):
+    by_v = exact(by_v) / betas[:, None]
+    if reading := _reading(by_v, exact(v)) or as_the_noise(v, by_v):
         # A square or a capacity of the KL makes a beta of its own at every mu: no judgement of it.
         return [], _constant(torch.cat([betas, far_betas])), reading
     evidence = "The loss's derivatives by mu and log_var are those of no beta · KL: the prior is "
@@ -190,6 +199,7 @@ def _inspect_reduction(loss, trial: Trial, betas: list[float]) -> list[Finding]:
     way, beta, weight = (sure or cases)[0]
     # Another weight may be there to make up for it. Beside a mean over many pixels 4 does not.
     uncorrected = pixels == "mean" and n_pixels >= 100 and weight > n_pixels**-0.25
+    uncorrected |= pixels != "mean" and latents == "mean" and weight < n_latents**0.25
     if not (sure or uncorrected) or 1 / 1.5 < math.prod(way.values()) < 1.5:
         return []
     evidence = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like {weight:.3g}."
@@ -261,6 +271,8 @@ def spread(like: Tensor, low: float, high: float) -> Tensor:
 def reseed(device: torch.device, seed: int) -> None:
     """Start the noise of the CPU, and of this GPU, at a seed."""
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
+    elif device.type == "cuda":
         with torch.cuda.device(device):  # of x, which need not be the current one
             torch.cuda.manual_seed(seed)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vae_lesson.arguments import shapes_of
 from vae_lesson.clinic import findings
 from vae_lesson.clinic.findings import Finding
-from vae_lesson.clinic.inspect_loss import READINGS, Slopes, reseed, spread
+from vae_lesson.clinic.inspect_loss import AS_THE_NOISE, READINGS, Slopes, reseed, spread
 from vae_lesson.data import exact
 
 
@@ -20,7 +21,7 @@ def inspect_model(model: nn.Module, x: Tensor, slopes: Slopes) -> list[Finding]:
     """
     output, mu, log_var = model(x)
     found = [
-        _inspect_code(mu, log_var, slopes.reading),
+        _inspect_code(model, x, mu, log_var, slopes.reading),
         _inspect_range(model, x, output, mu, slopes) if slopes.likelihood else None,
         _inspect_noise(model, x, mu, slopes.reading),
         _inspect_gradient(model, x, mu),
@@ -28,13 +29,45 @@ def inspect_model(model: nn.Module, x: Tensor, slopes: Slopes) -> list[Finding]:
     return [finding for finding in found if finding]
 
 
-def _inspect_code(mu, log_var, reading: str | None) -> Finding | None:
+def as_the_noise(model: nn.Module, x: Tensor, v: Tensor, by_v: Tensor) -> str | None:
+    """Return AS_THE_NOISE if a KL of this derivative takes log_var for what the noise does.
+
+    Whatever σ is of log_var, the KL's derivative is (σ² − 1)·(log σ)', and that of log |z − mu| is
+    (log σ)': together they give the KL's σ. Shapes: v, log_var, and by_v `(B, latent_size)`.
+    """
+    if not by_v.isfinite().all():
+        return None
+    with torch.enable_grad():
+        if not by_v.any() and not model(x)[2].requires_grad:
+            return AS_THE_NOISE  # σ is not learned: its part of the KL is a constant
+        chosen = {"mu": spread(v, -2, 2), "log_var": v.clone().requires_grad_()}
+        one = _pass(model, x, **chosen)
+        if not one.chosen or one.z is None or not one.z.requires_grad:
+            return None
+        (slope,) = torch.autograd.grad((one.z - chosen["mu"]).abs().log().sum(), chosen["log_var"])
+    sigma = (1 + by_v / exact(slope)).sqrt()
+    passes = _passes(model, x, *chosen.values(), n_values=16384)
+    squares = (_noise(passes) / sigma).square().mean(dim=0)
+    there = squares.isfinite()  # not where σ is clamped, and both derivatives are 0
+    halves = squares[there][exact(v)[there].argsort()].chunk(2)
+    return AS_THE_NOISE if all(abs(half.mean() - 1) < 0.07 for half in halves) else None
+
+
+def _inspect_code(model, x, mu, log_var, reading: str | None) -> Finding | None:
     """Find what the encoder makes of log_var."""
-    n_zero, n = (log_var == 0).sum(), log_var.numel()
     if mu.std() > 1e-6 and torch.allclose(mu, log_var):
         return Finding(findings.LOG_VAR_IS_MU, "encode returns the same numbers twice.")
-    if reading == "log σ²" and log_var.min() == 0 and 0.1 * n < n_zero < n:
-        return Finding(findings.WRONG_RANGE, f"{n_zero} of {n} log_var are 0, and none is below.")
+    if reading not in ("log σ²", "log σ"):
+        return None
+    # Untrained ones may all be over 0 by chance; those of images far out are not.
+    with suppress(Exception):  # decode may not take what comes of such images
+        images = x, -x, torch.randn_like(x)
+        far = torch.cat([log_var, *(model(1000 * some)[2] for some in images)])
+        lowest = far.min()
+        n_lowest = (far < lowest + 1e-3).sum()
+        if lowest > -1e-6 and 0.1 * far.numel() < n_lowest < far.numel():
+            evidence = f"log_var ends at {lowest:.2f}, so σ at {READINGS[reading](lowest):.2f}."
+            return Finding(findings.WRONG_RANGE, evidence)
 
 
 def _inspect_range(model, x, output, mu, slopes: Slopes) -> Finding | None:
@@ -62,7 +95,11 @@ def _inspect_range(model, x, output, mu, slopes: Slopes) -> Finding | None:
         return Finding(findings.SIGMOID_TWICE, f"{reach}: there is a second sigmoid.")
     floor = 0 if bottom > -0.99 else -1  # of a sigmoid, or of tanh
     saturated = floor - 1e-6 < bottom < floor + 0.01 and 0.99 < top < 1 + 1e-6
-    if saturated and (of == "logits" or low < floor - 0.1 or high > 1.1):
+    beyond = saturated and (of == "logits" or low < floor - 0.1 or high > 1.1)
+    # ReLU, softplus, exp and logsigmoid have one end, at 0.
+    middle = 0.5 if of == "logits" else 0.0  # what an output of 0 means
+    one_end = (bottom > -1e-6 and low < middle - 0.1) or (top < 1e-6 and high > middle + 0.1)
+    if beyond or one_end:
         wanted = "logits" if of == "logits" else f"images from {low:.3g} to {high:.3g}"
         return Finding(findings.WRONG_RANGE, f"{reach}, and the loss takes {wanted}.")
 
@@ -71,11 +108,14 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
     """Compare z − mu with σ · eps, eps ~ N(0, I), over many passes with one mu and log_var."""
     # mu and log_var differ from element to element; what is called log_var may be a σ, over 0.
     chosen = spread(mu, -2, 2), spread(mu, -2.0 if reading == "log σ²" else 0.2, 2)
-    passes = [_pass(model, x, *chosen) for _ in range(min(max(64, 4096 // mu.numel()), 256))]
+    passes = _passes(model, x, *chosen, n_values=4096)
+    codes = [torch.cat([each.mu, each.log_var], dim=1) for each in passes]
+    if passes[0].chosen and any(not torch.equal(code, codes[0]) for code in codes):
+        evidence = "With mu and log_var held in encode, forward returns others in every run."
+        return Finding(findings.OTHER_CODE, evidence)
     if any(each.z is None for each in passes):
         return None
-    mu, v = exact(passes[0].mu), exact(passes[0].log_var)
-    noise = torch.stack([exact(each.z) for each in passes]) - mu  # (passes, B, latent_size)
+    mu, v, noise = exact(passes[0].mu), exact(passes[0].log_var), _noise(passes)
     mean, sigma = noise.mean(dim=0), noise.std(dim=0).clamp_min(1e-12)
     tiny = 1e-4 * READINGS["log σ²"](v)
     if tiny.max() < 1e-7:  # not to be seen beside mu and rounding
@@ -96,21 +136,29 @@ def _inspect_noise(model, x, mu, reading: str | None) -> Finding | None:
 def _inspect_mean_and_sigma(mean, sigma, eps, mu, v, reading: str | None) -> Finding | None:
     """Compare the mean of z − mu with 0, its σ with what log_var says, and eps with N(0, 1)."""
     expected = {name: of(v) for name, of in READINGS.items()}
+    if reading == AS_THE_NOISE:
+        expected[reading] = sigma
     off = {name: _rms((sigma / of).log()) for name, of in expected.items()}
     nearest = min(off, key=off.get)
     right = reading or nearest  # if the loss does not say, all of them may be right
     enough = v.numel() > 15  # fewer could fit anything
+    ratio, fourth = (mean / sigma).abs(), eps.pow(4).mean()
+    if enough and ratio.mean() > 0.5 and ratio.std() < 0.25 * ratio.mean():  # whatever σ is
+        evidence = f"z − mu has a mean, of {ratio.mean():.2f} σ (with rand it is 1.73)."
+        return Finding(findings.NOT_STANDARD_NORMAL, evidence)
     if _rms(mean / sigma) > 0.5:  # more than chance
-        (a, b, c), rest = _fit(mean, mu, expected[right], v)
+        (a, b, c, d), rest = _fit(mean, mu, expected[right], v, torch.ones_like(v))
         # A flow, say, turns z into something else, which is no sum of these with mu once or never.
         fits = rest < 0.2 * _rms(sigma) and min(abs(a), abs(a + 1)) < 0.1
-        evidence = f"z has the mean {1 + a:.2f}·mu + {b:.2f}·σ + {c:.2f}·log_var."
-        wrong = enough and fits and max(abs(b), abs(c)) > 0.3
+        evidence = f"z has the mean {1 + a:.2f}·mu + {b:.2f}·σ + {c:.2f}·log_var + {d:.2f}."
+        wrong = enough and fits and (b * expected[right] + c * v).std() > 0.3
         return Finding(findings.NOT_STANDARD_NORMAL, evidence) if wrong else None
-    if off[right] < 0.35:  # exp(0.35) is 1.4: no more than chance
-        fourth = eps.pow(4).mean()
+    shape = min((sigma / of).log().std() for of in expected.values())  # off by more than a factor
+    if fourth < 2.3 and min(off[right], shape) < 0.35:
         evidence = f"eps has the fourth moment {fourth:.2f}, N(0, 1) 3, rand 1.8."
-        return Finding(findings.NOT_STANDARD_NORMAL, evidence) if fourth < 2.3 else None
+        return Finding(findings.NOT_STANDARD_NORMAL, evidence)
+    if off[right] < 0.35:  # exp(0.35) is 1.4: no more than chance
+        return None
     at = v.argmin()
     low, has, wanted = (values.take(at) for values in (v, sigma, expected[right]))
     evidence = f"Where log_var is {low:.3g}, z has σ = {has:.3g}; as {right} it says {wanted:.3g}"
@@ -120,8 +168,9 @@ def _inspect_mean_and_sigma(mean, sigma, eps, mu, v, reading: str | None) -> Fin
         fault = findings.VARIANCE_AS_SIGMA if nearest == "log σ" else findings.LOG_VAR_AS_SIGMA
         fault = fault if right == "log σ²" else findings.KL_FORMULA
         return Finding(fault, f"{evidence}, as {nearest} {expected[nearest].take(at):.3g}.")
+    # σ comes from log_var alone?
     (*_, of_mu), rest = _fit(sigma.log(), torch.ones_like(v), v, v**2, mu**2)
-    if reading and enough and rest < 0.13 and abs(of_mu) < 0.05:  # σ comes from log_var alone
+    if reading and enough and (shape < 0.13 or (rest < 0.13 and abs(of_mu) < 0.05)):
         return Finding(findings.NOT_STANDARD_NORMAL, f"{evidence}.")
 
 
@@ -182,6 +231,17 @@ class Pass(NamedTuple):
     chosen: bool
 
 
+def _passes(model, x, mu, log_var, n_values: int) -> list[Pass]:
+    """Return so many passes that some n_values numbers of z are drawn, 64 at the least."""
+    n = min(max(64, n_values // mu.numel()), n_values // 16)
+    return [_pass(model, x, mu, log_var) for _ in range(n)]
+
+
+def _noise(passes: list[Pass]) -> Tensor:
+    """Return z − mu of each pass, `(passes, B, latent_size)`."""
+    return torch.stack([exact(each.z) - exact(each.mu) for each in passes])
+
+
 def _pass(model, x, mu, log_var) -> Pass:
     """Call a model with this mu and log_var in the place of what `encode` returns.
 
@@ -192,7 +252,9 @@ def _pass(model, x, mu, log_var) -> Pass:
 
     def encode_as_chosen(*arguments, **options):
         code = encode(*arguments, **options)
-        if type(code) not in (tuple, list) or [getattr(t, "ndim", 0) for t in code] != [2, 2]:
+        if type(code) not in (tuple, list) or shapes_of(code) != 2 * [tuple(mu.shape)]:
+            return code
+        if codes:  # of what was decoded: another code
             return code
         chosen.append(True)
         return mu.clone(), log_var.clone()  # forward may work in place

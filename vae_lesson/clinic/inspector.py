@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vae_lesson.arguments import shapes_of
 from vae_lesson.clinic.findings import FAULTS, NOT_FINITE, WRONG_RANGE, Finding
 from vae_lesson.clinic.inspect_loss import inspect_loss, reseed
-from vae_lesson.clinic.inspect_model import inspect_model
+from vae_lesson.clinic.inspect_model import as_the_noise, inspect_model
 
 
 def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
@@ -25,12 +25,13 @@ def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
     `model(x)` returns (output, mu, log_var); `model.encode` and `model.decode` are the two halves.
     `loss(output, x, mu, log_var)` returns one number, the sum or the mean of the batch, or one an
     image. The output may be logits, probabilities or pixels: the loss's derivative tells which.
-    What is called log_var may be log σ, σ or σ², if loss and model agree on it.
+    What is called log_var may be log σ, σ or anything else of σ, if loss and model agree on it.
 
     The prior is taken to be N(0, I), and penalties on mu or log_var count as part of the KL.
-    Another beta than 1 is a choice, and so is a Gaussian's variance: neither is a fault, so that a
-    KL without its ½ passes as beta = 2. A loss that leaves the output aside is not judged, nor is
-    the KL's sign or the reduction beside a likelihood not known here.
+    Another beta than 1 is a choice, and so are a Gaussian's variance and a limit to the KL: none is
+    a fault, so that a KL without its ½ passes as beta = 2. A loss that leaves the output aside is
+    not judged, nor is the KL's sign or the reduction beside a likelihood not known here; the root
+    of the squared error stands for one.
     It needs no training, and leaves the weights, their gradients, the modes and the random state.
 
     Shapes: x `(B, ...)`, float32 or float64, as the weights; output as many values as x; mu and
@@ -41,8 +42,8 @@ def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
     value = partial(_value, loss)
     with _undisturbed(model, x.device):
         output, mu, log_var = _outputs(model, x)
-        found, slopes = inspect_loss(value, output, x, mu)
-        parts = {"mu": mu, "log_var": log_var, "the output": output}
+        found, slopes = inspect_loss(value, output, x, mu, partial(as_the_noise, model, x))
+        parts = {"x": x, "mu": mu, "log_var": log_var, "the output": output}
         if all(tensor.isfinite().all() for tensor in parts.values()):  # else a loss may refuse them
             found += inspect_model(model, x, slopes)
             if all(finding.fault != WRONG_RANGE for finding in found):  # as it may those
@@ -60,7 +61,8 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Run the model in training mode, with noise of a fixed seed, and leave no trace."""
     attributes = [(module, dict(vars(module))) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+    gpus = [device] if device.type != "cpu" else []
+    with torch.random.fork_rng(gpus, device_type=device.type), torch.no_grad():
         reseed(device, 0)
         try:
             # Some models draw z in training mode only. Dropout is another noise: leave it out.
@@ -86,9 +88,11 @@ def _check(model, x) -> None:
         )
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x must be a batch of float images (B, ...), got {shapes_of(x)}")
+    ids = "; token ids are not inspected, since the output is compared with x, number by number"
     for name, tensor in [("x", x), *model.named_parameters()]:
         if tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"{name} is {tensor.dtype}, too coarse: use float32 or float64")
+            hint = ids if tensor.dtype in (torch.int32, torch.int64) else ""
+            raise ValueError(f"{name} is {tensor.dtype}: use float32 or float64{hint}")
 
 
 def _outputs(model, x) -> tuple[Tensor, Tensor, Tensor]:
