@@ -23,6 +23,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it: lessons go on
     os.environ["VAE_LESSON_RESULTS"] = RESULTS.name
 
 
+@pytest.fixture(autouse=True)
+def cpu_by_default(monkeypatch):
+    """Without a device a test computes on the CPU, also where there is a better one."""
+    from vae_lesson.running import machine
+
+    devices = machine.devices
+    monkeypatch.setattr(machine, "devices", lambda: devices()[::-1])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collect_file(file_path: Path, parent: pytest.Collector):
     """Let a lesson's numbers follow its cells."""

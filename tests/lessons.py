@@ -34,3 +34,21 @@ def with_few_images(name: str) -> nbformat.NotebookNode:
             )
     assert any(FEWER in cell.source for cell in notebook.cells), "the loading line has changed"
     return notebook
+
+
+def exercises(notebook: nbformat.NotebookNode) -> list[tuple[str, str, str, str, str]]:
+    """Return (cell's id, stub, call of its check, what makes the answer be used, solution) of each
+    exercise. The solution is folded into the next cell."""
+    found = []
+    for cell, after in zip(notebook.cells, notebook.cells[1:]):
+        checked = re.search(
+            r"^(?:(\w+) = lesson\.yours\()?(checks\.\w+)[(,] ?(\w+)\b.*$", cell.source, re.M
+        )
+        if cell.cell_type == "code" and checked:
+            folded = re.search(r"<details>.*?```python\n(.*?)```.*?</details>", after.source, re.S)
+            assert folded, f"no folded solution below: {cell.source}"
+            used, check, mine = checked.groups()
+            use = f"{used} = {mine}" if used else ""
+            stub = cell.source[: checked.start()]
+            found.append((cell.id, stub, f"{check}({mine})", use, folded[1]))
+    return found

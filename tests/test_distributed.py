@@ -40,7 +40,7 @@ def torchrun(script, *arguments, n, max_restarts=0):
         start_new_session=True,
     )
     try:
-        printed, errors = process.communicate(timeout=120)
+        printed, errors = process.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # the workers too: they hold the pipes
         raise
@@ -131,7 +131,7 @@ from vae_lesson import data, losses, sources
 folder, marker = Path(sys.argv[1]), sys.argv[2]
 rank = int(os.environ["RANK"])
 images, labels = shares.noisy(130), torch.zeros(130).long()
-sources.load_images = lambda name, side: data.Images(
+sources.load_images = lambda name, **how: data.Images(
     "digits", images[:100], labels[:100], images[100:], labels[100:], ("noise",)
 )
 save, calls = torch.save, 0

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from tiny import IMAGES, fit, new
 
-from vae_lesson.running import machine
+from vae_lesson.running import machine, processes
 from vae_lesson.running.machine import Threads, pick_device
 
 # --- importing does nothing, `prepare` does it once -----------------------------------------------
@@ -20,7 +21,7 @@ def run_alone(code):
     """Run this code in a process of its own."""
     where = {"cwd": Path(__file__).parent, "env": os.environ | {"OMP_NUM_THREADS": "2"}}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, **where
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, **where
     )
     assert done.returncode == 0, done.stderr
 
@@ -57,9 +58,10 @@ def test_after_preparing_the_number_of_threads_does_not_change_what_is_trained()
     run_alone("""
 import math
 import torch
+import torch.distributed as dist
 from tiny import fit, new, patterned_images, same_weights, weights
 from vae_lesson import generation
-from vae_lesson.running import machine
+from vae_lesson.running import machine, processes
 
 machine.prepare()
 machine.SECONDS = math.inf  # no look at the others meanwhile
@@ -83,6 +85,11 @@ for train, size in [(trained, 20), (trained, 2), (classifier, 10)]:
 
 
 # --- devices --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cpu_by_default():
+    """Not here: what a test gets without a device is the user's."""
 
 
 @pytest.fixture
@@ -114,6 +121,8 @@ def test_pick_device_takes_the_best_there_is_or_what_is_asked_for(devices, n_cud
     assert pick_device("cpu") == pick_device(torch.device("cpu")) == torch.device("cpu")
     if n_cuda == 2:
         assert pick_device("cuda:1") == torch.device("cuda", 1)
+    if mps:
+        assert pick_device("mps:0") == torch.device("mps", 0)  # as its tensors say
 
 
 @pytest.mark.parametrize(
@@ -130,6 +139,26 @@ def test_an_absent_device_is_refused_with_those_there_are(devices, device, n_cud
     with pytest.raises(ValueError) as error:
         pick_device(device)
     assert str(error.value) == f"device {device!r} is not there: choose one of {there}"
+
+
+@pytest.fixture
+def started_by_torchrun(monkeypatch):
+    """Pretend to be the third of four processes on this machine."""
+    variables = {"TORCHELASTIC_RUN_ID": "test", "LOCAL_RANK": 2, "RANK": 2, "LOCAL_WORLD_SIZE": 4}
+    for name, value in (variables | {"WORLD_SIZE": 4}).items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(dist, "init_process_group", lambda *given, **how: None)
+
+
+def test_processes_on_a_mac_compute_on_the_cpu_as_nothing_connects_mps(started_by_torchrun):
+    assert processes.start(torch.device("mps")) == torch.device("cpu")
+
+
+def test_more_processes_than_gpus_are_refused_in_a_line(started_by_torchrun, devices):
+    devices(n_cuda=2)
+    words = "torchrun started 4 processes here, a GPU each, and there are 2: use --nproc-per-node=2"
+    with pytest.raises(ValueError, match=words):
+        processes.start(torch.device("cuda"))
 
 
 # --- threads --------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from vae_lesson.adapter import adapt
 from vae_lesson.data import Images, to_float
 from vae_lesson.models import VAE, Autoencoder, reparameterize
 from vae_lesson.priors.conditional import ConditionalVAE, one_hot
-from vae_lesson.running import graphs, training
+from vae_lesson.running import training
 
 LABELS = torch.arange(len(IMAGES)) % 3
 
@@ -598,11 +598,23 @@ def assert_about_the_same(a, b):
 
 @needs_cuda
 @pytest.mark.parametrize("options", [{}, {"schedule": "constant", "lr": 1e-3, "from_mean": False}])
-def test_a_graphed_training_is_the_plain_one(monkeypatch, capsys, options):
+def test_a_graphed_training_is_the_plain_one(capsys, options):
     graphed = fit_on_gpu(**options)
     assert "No CUDA graph" not in capsys.readouterr().out
-    monkeypatch.setattr(graphs, "GraphedStep", lambda step, generator: step)
-    assert_about_the_same(graphed, fit_on_gpu(**options))
+    assert_about_the_same(graphed, fit_on_gpu(**options, graph=False))
+
+
+@needs_cuda
+@pytest.mark.parametrize("graph, n_calls", [(True, 4), (False, 12)])
+def test_python_in_the_terms_is_frozen_by_a_graph_and_runs_at_every_step_without(graph, n_calls):
+    sizes = []
+
+    def terms(model, x, generator):
+        sizes.append(len(x))
+        return losses.elbo_terms(model, x, generator)
+
+    fit_on_gpu(terms=terms, graph=graph, epochs=2, test=())
+    assert sizes.count(10) == n_calls  # the last batch of an epoch is smaller, and no graph's
 
 
 @needs_cuda

@@ -87,15 +87,16 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = options.parse_args(arguments)
     try:
         files, training = _checked(chosen)
+        training["device"] = processes.start(training["device"])
     except (ValueError, OSError) as error:
         options.error(str(error))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # not every encoding has a minus sign
-    training["device"] = processes.start(training["device"])
     rank, size = processes.world()
     try:
         with contextlib.redirect_stdout(None) if rank else contextlib.nullcontext():
-            images = sources.load_images(chosen.data, side=chosen.side)  # `fit` moves them
+            # What was asked for, or nothing; `fit` moves them to the device.
+            images = sources.load_images(chosen.data, side=chosen.side, fall_back=False)
             say(f"{images}{f' in {size} processes' if size > 1 else ''}")
             torch.manual_seed(chosen.seed)
             model = _model(chosen, images.shape)
@@ -130,7 +131,7 @@ def _checked(chosen: argparse.Namespace) -> tuple[list[Path], dict]:
     training = {name: getattr(chosen, name) for name in inspect.signature(settings_of).parameters}
     settings_of(**training)
     if chosen.data not in sources.NAMES:
-        sources.own_folder(chosen.data)
+        sources.own_path(chosen.data)
     if chosen.side is not None:
         check_whole("--side", chosen.side, most=1024)
         if chosen.data in sources.MNIST_LIKE:

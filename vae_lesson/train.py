@@ -39,6 +39,7 @@ def fit(
     progress: bool = True,
     checkpoint: str | Path | None = None,
     resume: bool | None = None,
+    graph: bool = True,
 ) -> History:
     """Train `model` in place by Adam, on the batch mean of the sum of its terms.
 
@@ -53,12 +54,15 @@ def fit(
     lr: Adam's learning rate, or two: for the weights of `model.encoder`, and for all others.
     schedule: "constant"; or "linear", which rises over the first 15% of the steps to `lr`, and
     falls to 0. from_mean: see `starting_from_the_mean`.
-    seed: fixes the order and the noise; the model's first weights are the caller's.
+    seed: fixes the order and the noise; the model's first weights are the caller's. On a CPU
+    the result is the same bit for bit, on a GPU not quite: convolutions add up in any order.
     checkpoint: a file that is written after every epoch. resume: True goes on from it, if it is
     there, to the same result as an unbroken training; False starts anew; None refuses to choose.
+    graph: on a CUDA device the steps run as one CUDA graph, so that Python in `terms` (a counter, a
+    number of outside) runs four times and is then frozen. False runs it at every step.
 
     Under torchrun each process takes its share of every batch, and all end with the same weights.
-    On a CUDA device the steps run as one CUDA graph, and numbers are read at an epoch's end.
+    On a GPU numbers are read at an epoch's end.
     An interrupt (Ctrl-C, the stop button) ends the training, keeps model and history, and says so.
 
     Raises: ValueError for a bad argument, before any training; Diverged at the first NaN or inf.
@@ -93,7 +97,7 @@ def fit(
     training = Training(
         parts, tensors, test, terms, settings, order, noise, progress, checkpoint, resume
     )
-    take_step = graphed(step, noise)
+    take_step = graphed(step, noise) if graph else step
     with start, training:
         for batch in training.batches():
             beta_now.fill_(beta_at(training.progress))
@@ -102,7 +106,7 @@ def fit(
     return training.history
 
 
-# The fast recipe: on MNIST two epochs end lower than the article's ten. See the README for both.
+# The fast recipe: on MNIST two epochs end lower than the article's ten (docs/measurements.md).
 fit_fast = functools.partial(
     fit, epochs=2, batch_size=256, lr=(8e-3, 3.2e-2), schedule="linear", from_mean=True
 )
@@ -167,7 +171,7 @@ def adam(model: nn.Module, lr: float | tuple[float, float], schedule: str, n_ste
     peaks = [group["lr"] for group in groups]
     if on_gpu:  # a graph reads each group's rate at every step
         groups = [group | {"lr": torch.tensor(group["lr"], device=device)} for group in groups]
-    optimizer = torch.optim.Adam(groups, fused=device.type != "mps", capturable=on_gpu)
+    optimizer = torch.optim.Adam(groups, fused=True, capturable=on_gpu)
     if schedule == "constant" or n_steps == 0:
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     options = {"pct_start": 0.15, "anneal_strategy": "linear", "cycle_momentum": False}

@@ -74,7 +74,8 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def tokens(self, images: Tensor) -> Tensor:
         """Return the tokens of uint8 images, `(N, 49)`."""
-        return torch.cat([self.nearest(self.encoder(x)) for x in batches(images)])
+        given = batches(images, device=self.codebook.device)
+        return torch.cat([self.nearest(self.encoder(x)) for x in given])
 
     @torch.no_grad()
     def decode_mean(self, tokens: Tensor) -> Tensor:

@@ -4,7 +4,12 @@ At this size the GPU is done with a kernel before Python has launched the next. 
 kernels of a step at once; it is recorded once, with fixed addresses, and replayed.
 """
 
-from collections.abc import Callable
+import functools
+import linecache
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,12 +29,13 @@ class GraphedStep:
     """Calls step(*batch) -> sums, from the fourth call on as a graph, with the same result.
 
     `step` must work on the device alone, and draw its noise from `generator`. Batches of another
-    size than the first are stepped without the graph, and so is everything if recording fails.
+    size than the first are stepped without the graph, and so is everything if a step waits for the
+    GPU, which a recording must not, or if recording fails: one line says why.
     The sums that are returned are overwritten by the next call.
     """
 
     def __init__(self, step: Callable[..., Tensor], generator: torch.Generator) -> None:
-        self._step, self._generator = step, generator
+        self._step, self._generator, self._device = step, generator, generator.device
         self._calls = 0
         self._batch = self._sums = self._graph = None
         self._failed = False
@@ -42,18 +48,25 @@ class GraphedStep:
         for recorded, part in zip(self._batch, batch):
             recorded.copy_(part)
         self._calls += 1
-        if self._calls <= WARM_UP:
-            return self._on_a_side_stream()
-        if self._graph is None:
-            self._record()
+        with torch.cuda.device(self._device):  # not every GPU is the current one
+            if self._calls < WARM_UP:
+                return self._on_the_side()
+            if self._calls == WARM_UP:
+                with noting_waits() as waits:
+                    sums = self._on_the_side()
+                if waits:
+                    self._go_without(f"a step waits for the GPU {waits[0]}")
+                return sums
+            if self._graph is None:
+                self._record()
             if self._failed:
                 return self._step(*batch)
-        self._graph.replay()
+            self._graph.replay()
         return self._sums
 
-    def _on_a_side_stream(self) -> Tensor:
-        """Step without a graph, on a stream of its own, as recording will."""
-        stream = torch.cuda.Stream()
+    def _on_the_side(self) -> Tensor:
+        """Step without a graph, on the stream that will record."""
+        stream = side_stream(self._device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             sums = self._step(*self._batch)
@@ -61,13 +74,45 @@ class GraphedStep:
         return sums
 
     def _record(self) -> None:
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
+        graph, stream = torch.cuda.CUDAGraph(), side_stream(self._device)
         try:
-            with torch.cuda.graph(graph):  # records, and runs nothing
-                self._sums = self._step(*self._batch)
+            if torch.__version__ < (2, 14):  # later ones find the generators themselves
+                graph.register_generator_state(self._generator)
+            # The outer `with` restores the current stream, which a failed recording does not.
+            with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):
+                self._sums = self._step(*self._batch)  # records, and runs nothing
             self._graph = graph
         except RuntimeError as error:
-            self._failed = True
-            reason = str(error).splitlines()[0]
-            print(f"No CUDA graph, so a step costs more than it could: {reason}")
+            cause = error.__context__ or error  # the recording's own end only says that it failed
+            self._go_without(f"{type(cause).__name__}: {cause}")
+            # Before torch 2.13 these go on to believe that they are recorded; a copy does not.
+            for generator in (self._generator, torch.cuda.default_generators[self._device.index]):
+                generator.graphsafe_set_state(generator.clone_state())
+
+    def _go_without(self, reason: str) -> None:
+        self._failed = True
+        line = reason.splitlines()[0]
+        print(f"No CUDA graph, so a step costs more than it could: {line}")
+
+
+@functools.cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of this GPU for what is recorded: one, as cuBLAS keeps 8 to 32 MB each."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def noting_waits() -> Iterator[list[str]]:
+    """Give a list of the places where what is done in the `with` waits for the GPU."""
+    places, before = [], torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield places
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for warning in caught:
+        if "synchronizing CUDA operation" in str(warning.message):
+            source = linecache.getline(warning.filename, warning.lineno).strip()
+            places.append(f"at `{source}` ({Path(warning.filename).name}, line {warning.lineno})")

@@ -49,15 +49,11 @@ def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the device asked for; without one ("auto" or None) CUDA, else Apple's MPS, else CPU.
+    """Return the device asked for; without one ("auto" or None) the best there is.
 
     Raises: ValueError if that device is not there, with those that are.
     """
-    there = ["cpu"]
-    if torch.backends.mps.is_available():
-        there.insert(0, "mps")
-    if torch.cuda.is_available():
-        there[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    there = devices()
     if device in (None, "auto"):
         device = there[0]
     if str(device) not in there:
@@ -65,6 +61,16 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
             f"device {str(device)!r} is not there: choose one of auto, {', '.join(there)}"
         )
     return torch.device(device)
+
+
+def devices() -> list[str]:
+    """Return the names of the devices there are, the best first: CUDA, Apple's MPS, the CPU."""
+    there = []
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there += ["mps", "mps:0"]
+    return [*there, "cpu"]
 
 
 class Threads:

@@ -16,12 +16,23 @@ from vae_lesson.losses import check_terms
 def start(device: torch.device) -> torch.device:
     """Join the processes that torchrun has started, if it has, and return this one's device.
 
-    gloo connects CPUs, nccl GPUs, of which each process of a machine takes its own.
+    gloo connects CPUs, nccl GPUs, of which each process of a machine takes its own; nothing
+    connects MPS, so on a Mac the processes compute on the CPU.
+
+    Raises: ValueError if there are more processes on this machine than GPUs.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return device
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if device.type == "mps":
+        device = torch.device("cpu")
+    elif device.type == "cuda":
+        local, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= n_gpus:
+            raise ValueError(
+                f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes here, a GPU each, "
+                f"and there are {n_gpus}: use --nproc-per-node={n_gpus}, or --device cpu"
+            )
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     store = None
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
