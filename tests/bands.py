@@ -64,6 +64,7 @@ def write(results: Path, dataset: str) -> None:
     for file in sorted(results.glob("[01]*.json")):
         own = "photos" if file.stem.startswith("11") else dataset
         numbers = json.loads(file.read_text(encoding="utf-8"))
+        numbers.pop("dataset")
         plain = {name: float(f"{number['value']:.4g}") for name, number in numbers.items()}
         assert all(map(math.isfinite, plain.values()))
         bands.setdefault(file.stem, {})[own] = plain

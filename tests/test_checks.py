@@ -6,6 +6,7 @@ right is tested with the notebooks.
 
 import importlib
 import io
+import linecache
 import math
 import pkgutil
 from functools import partial
@@ -19,9 +20,11 @@ import torch.nn.functional as F
 import traitlets
 from PIL import Image
 from torch import nn
+from torch.distributions import Normal, kl_divergence
 
 from vae_lesson import latent
 from vae_lesson.clinic.broken import healthy_loss
+from vae_lesson.likelihood import importance
 from vae_lesson.likelihood.pixels import fitted_log_scale
 from vae_lesson.losses import kl_standard_normal as kl
 from vae_lesson.priors import discrete, flow
@@ -64,7 +67,7 @@ def train(weights, loss, images, epochs, batch_size, lr, generator, n=None, **mi
         for index in torch.randperm(len(images), generator=generator).split(batch_size):
             if mistake.get("zero", True):
                 optimizer.zero_grad()
-            loss_value = loss(images[index].flatten(1).float() / 255)
+            loss_value = mistake.get("reduce", torch.mean)(loss(images[index].flatten(1) / 255))
             (mistake.get("sign", 1) * loss_value).backward()
             if mistake.get("step", True):
                 optimizer.step()
@@ -72,7 +75,7 @@ def train(weights, loss, images, epochs, batch_size, lr, generator, n=None, **mi
 
 def train_autoencoder(encoder, decoder, *how, **mistake):
     weights = [*encoder.parameters(), *decoder.parameters()]
-    train(weights, lambda x: ((decoder(encoder(x)) - x) ** 2).sum(1).mean(), *how, **mistake)
+    train(weights, lambda x: ((decoder(encoder(x)) - x) ** 2).sum(1), *how, **mistake)
 
 
 def train_vae(model, images, epochs, batch_size, lr, generator, noise=True, **mistake):
@@ -80,7 +83,7 @@ def train_vae(model, images, epochs, batch_size, lr, generator, noise=True, **mi
         mu, log_var = model.encode(x)
         eps = torch.randn(mu.shape, generator=generator)
         z = mu + torch.exp(0.5 * log_var) * eps if noise else mu
-        return (bce(model.decode(z), x).sum(dim=1) + kl(mu, log_var)).mean()
+        return bce(model.decode(z), x).sum(dim=1) + kl(mu, log_var)
 
     weights = [*model.parameters()]
     train(weights, loss, images, epochs, batch_size, lr, generator, **mistake)
@@ -111,7 +114,33 @@ class NoDecode(Net):
     decode = property()
 
 
+class TwoHeads(nn.Module):
+    def __init__(self, latent, hidden):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(784, hidden), nn.ReLU())
+        self.fc_mu, self.fc_var = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
+        self.decoder = pair(end=())(latent, hidden)[1]
+
+
+class NoChunk(Net):
+    def encode(self, *x):
+        return torch.cat(super().encode(*x), dim=1)
+
+
+class FrozenEncoder(Net):
+    encode = torch.no_grad()(Net.encode)
+
+
+class FrozenDecoder(Net):
+    def decode(self, *z):
+        return super().decode(*z).detach()
+
+
 bce = partial(F.binary_cross_entropy_with_logits, reduction="none")
+
+
+def normal_kl(mu, sigma):
+    return kl_divergence(Normal(mu, sigma), Normal(0.0, 1.0))
 
 
 def in_place(z, dimensions, numbers):
@@ -166,7 +195,13 @@ def loops(training):
         ("gradients that add up", partial(training, zero=False)),
         ("its sign is turned", partial(training, sign=-1)),
         ("a single epoch", partial(training, n=1)),
+        ("the sum over the batch", partial(training, reduce=torch.sum)),
+        ("the trained weights are off by", partial(training, reduce=torch.max)),
     ]
+
+
+def log_slip(mu, sigma2, log_sigma2):
+    return 0.5 * (mu**2 + sigma2 - log_sigma2 - 1).sum(dim=1)
 
 
 OWN_NOISE = torch.Generator()
@@ -179,6 +214,7 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
         ("the sum over images", lambda a, x: ((a - x) ** 2).sum(dim=0)),
         ("leave out the square root", lambda a, x: torch.norm(a - x, dim=1)),
         ("before the sum over pixels", lambda a, x: (a - x) ** 2),
+        ("respect to x_hat:", lambda a, x: ((a.detach() - x) ** 2).sum(dim=1)),
     ],
     "networks": [  # (latent_size, hidden_size)
         ("lacks the Sigmoid", pair(end=())),
@@ -191,7 +227,11 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
     ],
     "training": loops(train_autoencoder),
     "network": [  # (latent_size, hidden_size)
-        ("weights have shapes", partial(Net, heads=1)),
+        ("for latent_size 3 and hidden_size 5 the layers' weights", partial(Net, heads=1)),
+        ("two heads, which are as good", TwoHeads),
+        ("`.chunk(2, dim=1)` gives both. (encode)", NoChunk),
+        ("respect to x:", FrozenEncoder),
+        ("respect to z:", FrozenDecoder),
         ("one ReLU missing", partial(Net, relu=())),
         ("one ReLU missing", partial(Net, end=(nn.ReLU,))),
         ("log_var before mu", partial(Net, turn=-1)),
@@ -204,15 +244,49 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
         ("the variance used as σ", lambda m, v, e: m + v.exp() * e),
         ("noise of your own", lambda m, v, e: m + torch.randn(m.shape, generator=OWN_NOISE)),
         ("halved but not exponentiated", lambda m, v, e: m + v / 2 * e),
+        ("respect to log_var:", lambda m, v, e: m + (v / 2).exp().detach() * e),
+        ("respect to log_var:", lambda m, v, e: m + (v.data / 2).exp() * e),
+        ("respect to mu:", lambda m, v, e: m.detach() + (v / 2).exp() * e),
+        ("respect to mu, log_var:", torch.no_grad()(lambda m, v, e: m + (v / 2).exp() * e)),
+        ("respect to mu, log_var:", lambda m, v, e: m + torch.as_tensor(np.exp(v.numpy() / 2)) * e),
+        ("changes in place", lambda m, v, e: v.div_(2).exp_().mul_(e).add_(m)),
     ],
     "kl_divergence": [  # (mu, log_var)
         ("the mean over latent", lambda m, v: -0.5 * torch.mean(1 + v - m**2 - v.exp(), dim=1)),
-        ("the factor ½", lambda m, v: -torch.sum(1 + v - m**2 - v.exp(), dim=1)),
-        ("the wrong sign", lambda m, v: 0.5 * (1 + v - m**2 - v.exp()).sum(dim=1)),
+        ("missing the factor ½", lambda m, v: -torch.sum(1 + v - m**2 - v.exp(), dim=1)),
+        ("missing the factor ½", lambda m, v: torch.sum(1 + v - m**2 - v.exp(), dim=1)),
+        ("½ twice", lambda m, v: -0.25 * torch.sum(1 + v - m**2 - v.exp(), dim=1)),
+        ("½ before a part", lambda m, v: (0.5 * m**2 + v.exp() - v - 1).sum(dim=1)),
+        ("½ before a part", lambda m, v: (m**2 + 0.5 * (v.exp() - v - 1)).sum(dim=1)),
+        ("½ before a part", lambda m, v: (0.5 * (m**2 + v.exp() - 1) - v).sum(dim=1)),
+        ("½ before a part", lambda m, v: torch.sum(-0.5 * 1 + v - m**2 - v.exp(), dim=1)),
+        ("sign before mu²", lambda m, v: -0.5 * torch.sum(1 + v + m**2 - v.exp(), dim=1)),
+        ("sign before σ²", lambda m, v: -0.5 * torch.sum(1 + v - m**2 + v.exp(), dim=1)),
+        ("sign before log σ²", lambda m, v: -0.5 * torch.sum(1 - v - m**2 - v.exp(), dim=1)),
+        ("sign before the 1", lambda m, v: -0.5 * torch.sum(-1 + v - m**2 - v.exp(), dim=1)),
+        ("no −1", lambda m, v: 0.5 * (m**2 + v.exp() - v).sum(dim=1)),
+        ("no −1", lambda m, v: 0.5 * ((m**2 + v.exp() - v).sum(dim=1) - 1)),
+        ("−1 twice", lambda m, v: 0.5 * (m**2 + v.expm1() - v - 1).sum(dim=1)),
+        ("mu² belongs", lambda m, v: -0.5 * torch.sum(1 + v - m - v.exp(), dim=1)),
+        ("mu² belongs", lambda m, v: -0.5 * torch.sum(1 + v - v.exp(), dim=1)),
+        ("the wrong sign:", lambda m, v: 0.5 * (1 + v - m**2 - v.exp()).sum(dim=1)),
         ("one number for", lambda m, v: -0.5 * (1 + v - m**2 - v.exp()).sum()),
         ("before the sum", lambda m, v: -0.5 * (1 + v - m**2 - v.exp())),
-        ("where σ² belongs", lambda m, v: -0.5 * (1 + v - m**2 - torch.exp(v / 2)).sum(dim=1)),
-        ("where σ² belongs", lambda m, v: -0.5 * (1 + v - m**2 - v).sum(dim=1)),
+        ("the sum over images", lambda m, v: -0.5 * (1 + v - m**2 - v.exp()).sum(dim=0)),
+        ("number where σ²", lambda m, v: -0.5 * (1 + v - m**2 - torch.exp(v / 2)).sum(dim=1)),
+        ("number where σ²", lambda m, v: -0.5 * (1 + v - m**2 - v).sum(dim=1)),
+        ("number where σ²", lambda m, v: -0.5 * (1 + v - m**2 - v.exp() ** 2).sum(dim=1)),
+        ("number where σ²", lambda m, v: -0.5 * (1 + v - m**2).sum(dim=1)),
+        ("number where log σ²", lambda m, v: -0.5 * (1 + v / 2 - m**2 - v.exp()).sum(dim=1)),
+        ("number where log σ²", lambda m, v: -0.5 * (1 + v.log() - m**2 - v.exp()).sum(dim=1)),
+        ("number where log σ²", lambda m, v: -0.5 * (1 - m**2 - v.exp()).sum(dim=1)),
+        ("σ in place of σ²", lambda m, v: log_slip(m, torch.exp(v / 2), v / 2)),
+        ("taken for log σ:", lambda m, v: log_slip(m, torch.exp(v) ** 2, 2 * v)),
+        ("taken for σ or σ²", lambda m, v: log_slip(m, v**2, torch.log(v**2))),
+        ("taken for σ or σ²", lambda m, v: log_slip(m, v, torch.log(v))),
+        ("respect to mu, log_var:", torch.no_grad()(kl)),
+        ("respect to log_var:", lambda m, v: kl(m, v.detach())),
+        ("respect to log_var:", lambda m, v: -0.5 * (1 + v - m**2 - v.exp().detach()).sum(1)),
     ],
     "neg_elbo": [  # (x_logits, x, mu, log_var)
         ("mean over pixels", lambda a, x, m, v: bce(a, x).mean(dim=1) + kl(m, v)),
@@ -224,6 +298,8 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
         ("one number for", lambda a, x, m, v: (bce(a, x).sum(dim=1) + kl(m, v)).mean()),
         ("sigmoid applied twice", lambda a, x, m, v: bce(a.sigmoid(), x).sum(dim=1) + kl(m, v)),
         ("the mean of the KL", lambda a, x, m, v: bce(a, x).sum(dim=1) + kl(m, v) / m.shape[1]),
+        ("respect to x_logits:", lambda a, *b: RIGHT["neg_elbo"](a.detach(), *b)),
+        ("respect to mu, log_var:", lambda a, x, m, v: bce(a, x).sum(1) + kl(m, v).detach()),
     ],
     "vae_training": [
         *loops(train_vae),
@@ -344,6 +420,7 @@ WRONG |= {
         ("or with +", lambda r, z, m, v: -r - (squares(z) - scaled(z, m, v) + v.sum(1)) / 2),
         ("where σ²", lambda r, z, m, v: -r + log_normal(z) - log_normal(z, m, torch.exp(v))),
         ("where σ²", lambda r, z, m, v: -r - (squares(z) - scaled(z, m, v / 2) - v.sum(1)) / 2),
+        ("respect to recon, z, mu, log_var:", torch.no_grad()(importance.log_weights)),
     ],
     "bound": [  # (log_w)
         ("as it stands", lambda w: w.exp().mean(dim=0).log()),
@@ -353,6 +430,7 @@ WRONG |= {
         ("the mean over images", lambda w: RIGHT["bound"](w.T)),
         ("the negative", lambda w: -RIGHT["bound"](w)),
         ("one number for", lambda w: RIGHT["bound"](w).mean()),
+        ("respect to log_w:", lambda w: RIGHT["bound"](w).data),
     ],
     "entropy": [  # (x)
         ("one side of the coin", lambda x: -torch.xlogy(x, x).sum(dim=1)),
@@ -369,6 +447,7 @@ WRONG |= {
         ("what is over the limit", lambda k, least: F.relu(k.mean(0) - least).sum()),
         ("no sum over dimensions", lambda k, least: k.mean(0).clamp(min=least).mean()),
         ("no sum over dimensions", lambda k, least: k.mean(dim=0).clamp(min=least)),
+        ("respect to kl_j:", lambda k, least: RIGHT["free_bits"](k, least).item()),
     ],
     "effective_beta": [  # (pixels, latents, kl_weight, n_pixels, latent_size)
         ("the inverse", lambda *a: 1 / beta(*a)),
@@ -460,6 +539,11 @@ SCALE = math.log(3**0.5 / math.pi)  # of a logistic beside its standard deviatio
 price = partial(discrete.code_bound, 0)  # of tokens, without what is rebuilt
 
 
+class Detached(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
 class Own(OurNetwork):
     """The options are mistakes."""
 
@@ -481,6 +565,9 @@ WRONG |= {
         ("leave the sigmoid", partial(Net, end=(nn.Sigmoid,))),
         ("take [789, 8] numbers", lambda latent, hidden, n: Net(latent, hidden, n + 1)),
         ("shape is (4, 3), it should be (4, 6). (encode)", partial(Net, heads=1)),
+        ("`.chunk(2, dim=1)` gives both. (encode)", NoChunk),
+        ("respect to the weights:", FrozenEncoder),
+        ("respect to the weights:", FrozenDecoder),
         ("write the encoder", lambda *_: nn.Module()),
         ("are to be nn.Sequential", lambda *s: pair()(s[0], s[1])[0]),
     ],
@@ -506,6 +593,7 @@ WRONG |= {
         ("sum them", lambda v, b, a, t: (v(a + t * (b - a), t) - b + a).square().mean(dim=1)),
         ("the root", lambda v, b, a, t: torch.norm(v(a + t * (b - a), t) - b + a, dim=1)),
         ("one number for", lambda v, b, a, t: F.mse_loss(v(a + t * (b - a), t), b - a)),
+        ("respect to the velocity:", torch.no_grad()(flow.matching_loss)),
     ],
     "euler": [  # (velocity, z, n_steps)
         ("at t = 0 in every step", partial(euler, to_next=0)),
@@ -577,6 +665,7 @@ WRONG |= {
         ("every code decodes to the same image", partial(Own, deaf=True)),
         ("write the two networks", lambda *_: nn.Module()),
         ("has no encode and no decode", lambda *_: nn.Linear(3, 4)),
+        ("respect to the weights:", partial(Own, end=Detached)),
     ],
 }
 
@@ -585,6 +674,9 @@ WRONG |= {
 # What is built is judged by what it does; of the others the result is compared.
 BUILT = {"networks", "training", "network", "vae_training", "sliders", "inspector"}
 BUILT |= {"conditional_network", "through", "next_token", "own_network"}
+# What training goes through: it is asked for its gradient.
+LEARN = {"squared_error", "reparameterize", "kl_divergence", "neg_elbo", "log_weights", "bound"}
+LEARN |= {"free_bits", "matching_loss"}
 every_check = pytest.mark.parametrize("name", RIGHT)
 every_result = pytest.mark.parametrize("name", [name for name in RIGHT if name not in BUILT])
 
@@ -604,7 +696,7 @@ def test_every_check_is_tested():
 @every_check
 def test_the_right_answer_is_correct(name):
     verdict = run(name, RIGHT[name])
-    assert verdict == "Correct." and verdict.ok is True
+    assert verdict == "✓ Correct." and verdict.ok is True
 
 
 @every_result
@@ -612,9 +704,10 @@ def test_arrays_and_other_precisions_are_no_mistake(name):
     def right(*arguments):
         return torch.as_tensor(RIGHT[name](*arguments)).detach()
 
-    assert run(name, lambda *arguments: right(*arguments).numpy()).ok
-    assert run(name, lambda *arguments: right(*arguments).tolist()).ok
-    assert run(name, lambda *arguments: right(*arguments).double()).ok
+    assert run(name, lambda *arguments: torch.as_tensor(RIGHT[name](*arguments)).double()).ok
+    for plain in (lambda *a: right(*a).numpy(), lambda *a: right(*a).tolist()):
+        verdict = run(name, plain)
+        assert verdict.ok or (name in LEARN and "the values are right" in verdict)
 
 
 @every_result
@@ -626,14 +719,17 @@ def test_changing_the_arguments_in_place_cannot_break_the_check(name):
                 argument.zero_()
         return result
 
-    assert run(name, spoilt).ok
+    assert run(name, spoilt).ok or name in LEARN  # whose gradient it breaks
     assert run(name, RIGHT[name]).ok  # nor the next one
 
 
 @pytest.mark.parametrize(
     "name, answer",
     [
-        ("reparameterize", lambda mu, v, eps: v.div_(2).exp_().mul_(eps).add_(mu)),
+        ("reparameterize", lambda mu, v, eps: torch.addcmul(mu, torch.exp(v) ** 0.5, eps)),
+        ("kl_divergence", lambda mu, v: -0.5 * torch.sum(1 + v - mu.pow(2) - v.exp(), dim=-1)),
+        ("kl_divergence", lambda mu, v: sum((mu**2 + torch.expm1(v) - v).T) / 2),
+        ("kl_divergence", lambda mu, v: normal_kl(mu, torch.exp(v / 2)).sum(dim=1)),
         ("reparameterize", lambda mu, v, eps: mu + eps * (v / 2).exp().requires_grad_()),
         ("squared_error", lambda a, x: torch.einsum("bi,bi->b", a - x, a - x)),
         ("traversal", lambda z, j, values: [[*z[:j], v, *z[j + 1 :]] for v in values]),
@@ -675,7 +771,7 @@ def test_a_beta_may_be_any_kind_of_number(kind):
 def test_the_learners_answer_is_used_if_it_is_right_and_else_the_packages(capsys):
     mine = RIGHT["kl_divergence"]
     assert lesson.yours(CHECKS["kl_divergence"], mine) is mine
-    assert capsys.readouterr().out == "Correct. It is used from here on.\n"
+    assert capsys.readouterr().out == "✓ Correct. It is used from here on.\n"
     used = lesson.yours(CHECKS["kl_divergence"], lambda *_: None)
     assert used is CHECKS["kl_divergence"].ours
     says = "Not yet: your function returns nothing. Until then ours is used.\n"
@@ -707,6 +803,15 @@ def test_what_is_no_answer_is_not_yet_one_and_raises_nothing(name, answer, says)
     assert says in verdict or name in BUILT
 
 
+def test_an_exception_is_told_with_the_learners_own_line(monkeypatch):
+    cell = "def answer(mu, log_var):\n    return mu.chunk(2, dim=9)\n"
+    monkeypatch.setitem(linecache.cache, "a cell", (0, None, cell.splitlines(), "a cell"))
+    exec(compile(cell, "a cell", "exec"), names := {})
+    says = "Not yet: your function raised IndexError in line 2 (`return mu.chunk(2, dim=9)`): Dim"
+    verdict = run("kl_divergence", names["answer"])
+    assert verdict.startswith(says) and verdict.endswith(").")  # "Until then …" is a new sentence
+
+
 @every_result
 def test_shape_inf_nan_and_off_values_have_their_messages(name):
     def said(change):
@@ -736,7 +841,7 @@ def comparisons(name, monkeypatch):
     """Return (right result, {message: [wrong results]}) of each comparison that a check makes."""
     found = []
 
-    def compare(answer, arguments, right, mistakes, per_image=False):
+    def compare(answer, arguments, right, mistakes, **options):
         lists = {says: w if isinstance(w, list) else [w] for says, w in mistakes.items()}
         found.append((right, lists))
         return Verdict("Correct.")
@@ -774,7 +879,7 @@ def test_the_mistakes_of_a_check_are_tested_and_differ_in_result_and_words(name,
 @pytest.mark.parametrize("answer", [PATIENTS, lambda: PATIENTS], ids=["dict", "function"])
 def test_the_right_diagnoses_are_correct(answer):
     verdict = diagnose(answer)
-    assert verdict.ok is True and verdict.startswith("Correct.\nA: right, log_var")
+    assert verdict.ok is True and verdict.startswith("✓ Correct.\nA: right, log_var")
     assert repr(verdict) == str(verdict)
 
 

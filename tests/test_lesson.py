@@ -8,6 +8,8 @@ import math
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -88,6 +90,73 @@ def test_all_wrong_parameters_are_named_at_once():
     assert len(parts) == 5
     for part, word in zip(parts, ["data set 'x'", "'cuda'", "seed", "epochs", "lr"]):
         assert word in part
+
+
+@pytest.fixture
+def papermill(monkeypatch):
+    """Return a function: begin a lesson into which papermill has put these lines."""
+
+    def begin(*lines, **values):
+        cells = ["", "\n".join(["# Parameters", *lines])]
+        shell = SimpleNamespace(user_ns={"In": cells})
+        monkeypatch.setattr(lesson, "get_ipython", lambda: shell)
+        return lesson.begin(**{**GOOD, **values})
+
+    return begin
+
+
+def test_what_papermill_asked_for_is_what_the_lesson_gets(papermill):
+    papermill('dataset = "digits"', "epochs = 10", "lr = 0.001")
+    with pytest.raises(ValueError, match="no parameter 'latent': did you mean 'latent_size'"):
+        papermill("latent = 2")
+    says = r'epochs is 10, but 7 was asked for; is .* without its tag "parameters"\?'
+    with pytest.raises(ValueError, match=says):  # the tag is lost: the lesson's own cell came later
+        papermill('dataset = "digits"', "epochs = 7")
+
+
+def test_a_data_set_that_papermill_asked_for_is_there_or_the_lesson_ends(
+    papermill, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("VAE_LESSON_DATA", str(tmp_path))
+    monkeypatch.setattr("vae_lesson.sources.mnist.load_mnist_like", Mock(side_effect=OSError("no")))
+    with pytest.raises(OSError, match=r"'fashion' is not on disk .*: 'digits' needs no network"):
+        papermill('dataset = "fashion"', dataset="fashion")
+    papermill("epochs = 10", dataset="fashion")  # by default the digits are as good
+
+
+def test_lesson_11_takes_a_folder_whose_name_is_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as error:
+        lesson.begin(**GOOD | {"dataset": 2024}, own_pictures=True)
+    assert "unknown data set '2024': choose one of photos, or the path" in str(error.value)
+    (tmp_path / "2024").mkdir()
+    lesson.begin(**GOOD | {"dataset": 2024}, own_pictures=True)
+
+
+# --- guesses --------------------------------------------------------------------------------------
+
+NO_NUMBER = "is no number: write it like 0.3, with a point."
+
+
+@pytest.mark.parametrize(
+    "guess, says",
+    [
+        (..., ""),
+        (None, ""),
+        (0.3, " You guessed 0.3."),
+        (18, " You guessed 18."),
+        ("0.3", " You guessed 0.3."),
+        (np.float32(0.3), " You guessed 0.3."),
+        (torch.tensor(0.3), " You guessed 0.3."),
+        (torch.tensor([0.3]), " You guessed 0.3."),
+        (torch.zeros(2), f" Your guess tensor([0., 0.]) {NO_NUMBER}"),
+        ("0,3", f" Your guess '0,3' {NO_NUMBER}"),
+        ((0, 3), f" Your guess (0, 3) {NO_NUMBER}"),
+        ([0.3], f" Your guess [0.3] {NO_NUMBER}"),
+    ],
+)
+def test_a_guess_is_taken_or_answered_in_words(guess, says):
+    assert lesson.answer(guess, torch.tensor(0.25), "share") == "share: 0.250." + says
 
 
 # --- models of earlier lessons --------------------------------------------------------------------
@@ -197,7 +266,7 @@ def test_trained_keeps_no_interrupted_training(trained):
 def test_a_lesson_goes_on_where_nothing_can_be_saved(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("in the folder's place")
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "file"))
-    lesson.summary("02_vae", NUMBERS)
+    lesson.summary("02_vae", "mnist", NUMBERS)
     lesson.save_pictures(torch.rand(4, 16), "picture.png")
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2 and all("was not saved" in line for line in said)
@@ -215,7 +284,7 @@ def test_beginning_makes_no_folder(tmp_path, monkeypatch, capsys):
 
 def test_a_broken_write_leaves_the_summary_before_it(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
-    lesson.summary("02_vae", NUMBERS)
+    lesson.summary("02_vae", "mnist", NUMBERS)
     before = (tmp_path / "02_vae.json").read_bytes()
     with monkeypatch.context() as patch:
 
@@ -224,7 +293,7 @@ def test_a_broken_write_leaves_the_summary_before_it(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         patch.setattr(Path, "write_text", half)
-        lesson.summary("02_vae", {"another": (1.0, "nats")})
+        lesson.summary("02_vae", "mnist", {"another": (1.0, "nats")})
     assert (tmp_path / "02_vae.json").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -336,11 +405,12 @@ def test_table_refuses_a_row_of_another_length(row):
 
 def test_summary_is_a_table_and_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
-    table = lesson.summary("02_vae", NUMBERS)
+    table = lesson.summary("02_vae", "digits", NUMBERS)
     assert table.header == ["what", "number", "unit"]
     assert table.rows == [["−ELBO", "105.5", "nats"], ["active units", "18", "dimensions"]]
     written = json.loads((tmp_path / "02_vae.json").read_text(encoding="utf-8"))
     assert written == {
+        "dataset": "digits",
         "−ELBO": {"value": 105.5, "unit": "nats"},
         "active units": {"value": 18.0, "unit": "dimensions"},
     }
@@ -350,7 +420,7 @@ def test_summary_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
     with monkeypatch.context() as patch:  # as on Windows
         patch.setattr(io, "text_encoding", lambda encoding, stacklevel=2: encoding or "cp1252")
-        lesson.summary("02_vae", NUMBERS)
+        lesson.summary("02_vae", "mnist", NUMBERS)
     assert "−ELBO" in json.loads((tmp_path / "02_vae.json").read_text(encoding="utf-8"))
 
 

@@ -1,5 +1,7 @@
 """What makes a notebook a lesson: checked parameters, shown source, bands, tables, its results."""
 
+import ast
+import contextlib
 import difflib
 import html
 import inspect
@@ -28,7 +30,7 @@ from vae_lesson.running.saving import (
     written_whole,
 )
 from vae_lesson.running.training import History
-from vae_lesson.sources import MNIST_LIKE, own_folder
+from vae_lesson.sources import MNIST_LIKE, load_images, own_path
 from vae_lesson.teaching.plots import unsigned_zeros
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
@@ -49,7 +51,8 @@ def begin(
 ) -> torch.device:
     """Begin a lesson: check its parameters before any work, prepare the machine, return the device.
 
-    A name that the lesson does not have is refused too, where papermill was given one; and a line
+    What papermill was given is checked too: a name that the lesson does not have, a value that did
+    not get here, a data set that cannot be had, for which another would be no answer. And a line
     says if the results cannot be saved. From here on the lesson shares the cores with other
     processes, see `machine.prepare`.
 
@@ -57,7 +60,8 @@ def begin(
     own_pictures: whether the data set is a folder or "photos", and not one of 28×28 greys.
     counts: all the rest, whole numbers of at least 1.
 
-    Raises: one ValueError that names every wrong parameter and what would be right.
+    Raises: one ValueError that names every wrong parameter and what would be right; OSError for a
+    data set that papermill was given and that is neither on disk nor to be downloaded.
     """
     checks = [
         (_check_data_set, dataset, own_pictures),
@@ -66,11 +70,13 @@ def begin(
         (check_whole, "latent_size", latent_size, 2),
         *((check_whole, name, count) for name, count in counts.items()),
     ]
-    known = {"dataset", "device", "seed", "latent_size", *counts}
+    values = {"dataset": dataset, "device": device, "seed": seed, "latent_size": latent_size}
+    values |= counts
     if lr is not None:
         checks.append((check_over_0, "lr", lr))
-        known.add("lr")
-    wrong = _misspelt(known)
+        values["lr"] = lr
+    asked = _asked()
+    wrong = _not_as_asked(asked, values)
     for check, *arguments in checks:
         try:
             check(*arguments)
@@ -78,6 +84,8 @@ def begin(
             wrong.append(str(error))
     if wrong:
         raise ValueError("wrong parameters: " + "; ".join(wrong))
+    if "dataset" in asked and not own_pictures and dataset != "digits":
+        load_images(dataset, fall_back=False)  # the lesson itself would go on with the digits
     folder = results_path("")
     if not os.access(next(f for f in (folder, *folder.parents) if f.exists()), os.W_OK):
         print(f"{folder} cannot be written, so nothing is saved: set VAE_LESSON_RESULTS.")
@@ -89,7 +97,7 @@ def _check_data_set(dataset: str, own_pictures: bool) -> None:
     if own_pictures and dataset != "photos":
         if dataset in MNIST_LIKE:
             raise ValueError(f"dataset must be 'photos' or the path of a folder, got {dataset!r}")
-        own_folder(dataset)
+        own_path(dataset, ("photos",))
     elif not own_pictures and dataset not in MNIST_LIKE:
         names = ", ".join(MNIST_LIKE)
         raise ValueError(
@@ -98,16 +106,32 @@ def _check_data_set(dataset: str, own_pictures: bool) -> None:
         )
 
 
-def _misspelt(known: set[str]) -> list[str]:
-    """Say which names papermill was given that are no parameters, each with the nearest that is.
+def _asked() -> dict[str, object]:
+    """Return the parameters that papermill was given.
 
-    papermill puts them into a cell of their own, which begins with the comment "# Parameters".
+    It puts them into a cell of their own, which begins with the comment "# Parameters".
     """
     cells = getattr(get_ipython(), "user_ns", {}).get("In", [])
     injected = "\n".join(cell for cell in cells if cell.startswith("# Parameters\n"))
-    wrong = [name for name in re.findall(r"^(\w+) =", injected, re.M) if name not in known]
-    near = [difflib.get_close_matches(name, known, n=1, cutoff=0)[0] for name in wrong]
-    return [f"there is no parameter {a!r}: did you mean {b!r}?" for a, b in zip(wrong, near)]
+    asked = {}
+    for name, value in re.findall(r"^(\w+) = (.*)", injected, re.M):
+        with contextlib.suppress(ValueError, SyntaxError):  # float("nan"), refused elsewhere
+            asked[name] = ast.literal_eval(value)
+    return asked
+
+
+def _not_as_asked(asked: dict[str, object], values: dict[str, object]) -> list[str]:
+    """Say which names are no parameters, with the nearest that is, and which values are lost."""
+    misspelt, lost = [], []
+    for name, value in asked.items():
+        if name not in values:
+            near = difflib.get_close_matches(name, values, n=1, cutoff=0)[0]
+            misspelt.append(f"there is no parameter {name!r}: did you mean {near!r}?")
+        elif values[name] != value:
+            lost.append(f"{name} is {values[name]!r}, but {value!r} was asked for")
+    if lost:
+        lost.append('is the lesson\'s own cell of parameters without its tag "parameters"?')
+    return misspelt + lost
 
 
 def trained(
@@ -185,11 +209,15 @@ def yours(check: Callable, mine: Callable) -> Callable:
 
 
 def answer(guess, measured: float, what: str) -> "Text":
-    """Say what was measured beside what the learner had guessed, if that is a number."""
+    """Say what was measured beside what the learner had guessed; `...` is no guess yet."""
     measured = _cell(measured if isinstance(measured, int) else float(measured))
-    if isinstance(guess, (int, float)) and not isinstance(guess, bool):
-        return Text(f"{what}: {measured}. You guessed {guess}.")
-    return Text(f"{what}: {measured}.")
+    text = f"{what}: {measured}."
+    if guess is ... or guess is None:
+        return Text(text)
+    try:
+        return Text(f"{text} You guessed {float(guess):g}.")
+    except (TypeError, ValueError, RuntimeError):
+        return Text(f"{text} Your guess {guess!r} is no number: write it like 0.3, with a point.")
 
 
 class Text(str):
@@ -269,12 +297,13 @@ def _cell(value) -> str:
     return f"{value:,}" if isinstance(value, int) else unsigned_zeros(value)
 
 
-def summary(lesson: str, numbers: dict[str, tuple[float, str]]) -> Table:
+def summary(lesson: str, dataset: str, numbers: dict[str, tuple[float, str]]) -> Table:
     """Return a lesson's closing table of {what: (number, unit)}, and save it as JSON in results/.
 
-    The file, `<lesson>.json`, is what a headless run leaves for a teacher to read by program.
+    The file, `<lesson>.json`, is what a headless run leaves for a teacher to read by program. Its
+    first entry is the data set that the numbers are of.
     """
-    rows, plain = [], {}
+    rows, plain = [], {"dataset": dataset}
     for name, (value, unit) in numbers.items():
         value = value.item() if isinstance(value, Tensor) else value
         rows.append([name, value, unit])

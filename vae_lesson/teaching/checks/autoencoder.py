@@ -13,7 +13,7 @@ from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw, 
 @ours(losses.squared_error)
 def squared_error(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(x_hat, x) -> `(B,)`, the squared error summed over pixels."""
-    x_hat, x = draw((3, 8), (3, 8))
+    x_hat, x = draw((3, 8), (3, 8), learn=True)
     square = (x - x_hat).square()
     right = square.sum(dim=1)
     whole = [square.sum(), square.mean(), right.mean()]  # the last two: F.mse_loss, and a batch's
@@ -24,7 +24,7 @@ def squared_error(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
         "the distance: leave out the square root": right.sqrt(),
         "the squares before the sum over pixels": square,
     }
-    return compare(answer, (x_hat, x), right, mistakes)
+    return compare(answer, (x_hat, x), right, mistakes, learn={"x_hat": x_hat})
 
 
 def our_networks(latent_size: int, hidden_size: int) -> tuple[nn.Module, nn.Module]:
@@ -55,7 +55,7 @@ def networks(answer: Callable[[int, int], tuple[nn.Module, nn.Module]]) -> Verdi
         if [layer for layer in got if layer != "ReLU()"] == [right[0], *right[2:]]:
             return Verdict(f"Not yet: one ReLU in the {name}, between its two Linear layers.")
         return Verdict(f"Not yet: the {name} is {', '.join(got)}; wanted {', '.join(right)}.")
-    return Verdict("Correct.")
+    return Verdict("✓ Correct.")
 
 
 def _layers(network: nn.Sequential) -> list[str]:
@@ -66,7 +66,7 @@ def our_training(encoder, decoder, images, epochs, batch_size, lr, generator, **
     """Train an autoencoder's two networks: what `fit` does, without what surrounds it."""
 
     def loss(x: Tensor) -> Tensor:
-        return losses.squared_error(decoder(encoder(x)), x).mean()
+        return losses.squared_error(decoder(encoder(x)), x)
 
     weights = [*encoder.parameters(), *decoder.parameters()]
     descend(weights, loss, images, epochs, batch_size, lr, generator, **mistake)

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from vae_lesson.priors.conditional import ConditionalVAE
-from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw, ours, seeded
+from vae_lesson.teaching.checks.vae import side_by_side
+from vae_lesson.teaching.checks.verdict import (
+    Verdict,
+    attempt,
+    blocked,
+    compare,
+    draw,
+    ours,
+    seeded,
+)
 
 
 @ours(ConditionalVAE)
@@ -41,8 +50,8 @@ def conditional_network(answer: Callable[[int, int, int], nn.Module]) -> Verdict
 
     (x, z), labels = draw((4, 784), (4, 3)), torch.eye(4)
 
-    def encode(y: Tensor) -> Tensor:
-        return torch.cat([*model.encode(x.sigmoid(), y)], dim=1)
+    def encode(y: Tensor) -> Tensor | Verdict:
+        return side_by_side(model.encode(x.sigmoid(), y))
 
     def decode(y: Tensor) -> Tensor:
         return torch.as_tensor(model.decode(z, y)) + 0 * model.n_classes  # `fit` asks for it
@@ -51,9 +60,10 @@ def conditional_network(answer: Callable[[int, int, int], nn.Module]) -> Verdict
         (encode, "encode", (4, 6), mistakes[784, 7]),
         (decode, "decode", (4, 784), mistakes[788, 3]),
     ]:
-        results = attempt(lambda run: [run(labels), run(labels.roll(1, dims=0))], method)
-        if isinstance(results, Verdict):
-            return Verdict(f"{results} ({name})")
+        results = [attempt(method, y) for y in (labels, labels.roll(1, dims=0))]
+        for result in results:
+            if isinstance(result, Verdict):
+                return Verdict(f"{result} ({name})")
         got = tuple(results[0].shape)
         if got != wanted:
             return Verdict(f"Not yet: the shape is {got}, it should be {wanted}. ({name})")
@@ -61,7 +71,9 @@ def conditional_network(answer: Callable[[int, int, int], nn.Module]) -> Verdict
             return Verdict(f"Not yet: this looks like {deaf}.")
     if results[0].min() >= 0:  # some of so many logits are under 0
         return Verdict("Not yet: this looks like pixels: leave the sigmoid to the loss.")
-    return Verdict("Correct.")
+    if not all(v.requires_grad for v in (*model.encode(x, labels), model.decode(z, labels))):
+        return blocked(["the weights"])
+    return Verdict("✓ Correct.")
 
 
 @ours(lambda neg_elbo, n_classes: neg_elbo + math.log(n_classes))

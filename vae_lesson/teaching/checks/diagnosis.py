@@ -75,7 +75,7 @@ def diagnose(answers: dict[str, str] | Callable[[], dict[str, str]]) -> Verdict:
     replies = {letter: _reply(answers.get(letter), fault) for letter, fault in PATIENTS.items()}
     n_right = sum(reply.startswith("right") for reply in replies.values())
     all_right = n_right == len(PATIENTS)
-    lines = ["Correct." if all_right else f"Not yet: {n_right} of {len(PATIENTS)} are right."]
+    lines = ["✓ Correct." if all_right else f"Not yet: {n_right} of {len(PATIENTS)} are right."]
     lines += [f"{letter}: {reply}" for letter, reply in replies.items()]
     lines += [f"There is no patient {letter}." for letter in answers if letter not in PATIENTS]
     return Verdict("\n".join(lines))
@@ -188,7 +188,7 @@ def inspector(answer: Callable[[VAE, Callable, Tensor], list[str]]) -> Verdict:
             if [fault_named(word) for word in said] != wanted:
                 found, right = (", ".join(names) or "nothing" for names in (said, wanted))
                 return Verdict(f"Not yet: of {name!r} it says: {found}. Right is: {right}.")
-    return Verdict("Correct.")
+    return Verdict("✓ Correct.")
 
 
 @ours(lambda nats, n_pixels: nats / n_pixels / math.log(2) + 8)

@@ -18,10 +18,14 @@ def _velocity(z: Tensor, t: Tensor) -> Tensor:
 def matching_loss(answer: Callable[[Callable, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(velocity, z1, z0, t) -> `(B,)`, |v(z_t, t) - (z1 - z0)|²."""
     z1, z0 = draw((5, 3), (5, 3))
+    weight = torch.ones((), requires_grad=True)  # the velocity's: what trains it
     t = torch.tensor([[0.1], [0.8], [0.35], [0.6], [0.95]])
 
+    def velocity(z: Tensor, t: Tensor) -> Tensor:
+        return weight * _velocity(z, t)
+
     def loss(start: Tensor, end: Tensor, target: Tensor) -> Tensor:
-        return (_velocity(start + t * (end - start), t) - target).square().sum(dim=1)
+        return (velocity(start + t * (end - start), t) - target).square().sum(dim=1)
 
     right = loss(z0, z1, z1 - z0)
     turned = [loss(z1, z0, z1 - z0), loss(z0, z1, z0 - z1), loss(z1, z0, z0 - z1)]
@@ -32,8 +36,8 @@ def matching_loss(answer: Callable[[Callable, Tensor, Tensor, Tensor], Tensor]) 
         "the mean over latent dimensions: sum them": right / 3,
         "the root: return the square": right.sqrt(),
     }
-    arguments = (z1, z0, t)
-    return compare(lambda *z: answer(_velocity, *z), arguments, right, mistakes, per_image=True)
+    arguments, learn = (velocity, z1, z0, t), {"the velocity": weight}
+    return compare(answer, arguments, right, mistakes, per_image=True, learn=learn)
 
 
 @ours(lambda velocity, z, n_steps: flow.follow(velocity, z, n_steps, flow.euler)[-1])

@@ -14,7 +14,7 @@ from vae_lesson.teaching.checks.verdict import Verdict, compare, draw, ours
 @ours(importance.log_weights)
 def log_weights(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(recon, z, mu, log_var) -> `(K, B)`, log p(x|z) + log p(z) - log q(z|x)."""
-    recon, z, mu, log_var = draw((4, 3), (4, 3, 5), (3, 5), (3, 5))
+    recon, z, mu, log_var = draw((4, 3), (4, 3, 5), (3, 5), (3, 5), learn=True)
     log_p, square, sigma2 = -0.5 * z.square(), (z - mu).square(), log_var.exp()
 
     def log_w(times_p, times_q, variance=sigma2, log_sigma2=log_var):
@@ -39,13 +39,14 @@ def log_weights(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> V
         "log q without −½ log σ², or with +: where σ is small, the density is higher": no_log,
         "another number where σ² belongs in log q: σ² is exp(log_var)": other_variances,
     }
-    return compare(answer, (recon, z, mu, log_var), right, mistakes)
+    learn = {"recon": recon, "z": z, "mu": mu, "log_var": log_var}
+    return compare(answer, (recon, z, mu, log_var), right, mistakes, learn=learn)
 
 
 @ours(importance.importance_weighted_bound)
 def bound(answer: Callable[[Tensor], Tensor]) -> Verdict:
     """Check answer(log_w) -> `(B,)`, the log of the mean of w over the K samples."""
-    (log_w,) = draw((5, 4))
+    (log_w,) = draw((5, 4), learn=True)
     # Three images that tell the mistakes apart, and one for which exp(log_w) is 0, in float64 too.
     log_w = 2 * log_w - torch.tensor([0.0, 0.0, 0.0, 1000.0])
     right = importance.importance_weighted_bound(log_w)
@@ -58,4 +59,4 @@ def bound(answer: Callable[[Tensor], Tensor]) -> Verdict:
         "the mean over images instead of over samples: the samples are dim=0": over_images,
         "the negative of the bound: it is a bound on log p(x), higher is better": -right,
     }
-    return compare(answer, (log_w,), right, mistakes, per_image=True)
+    return compare(answer, (log_w,), right, mistakes, per_image=True, learn={"log_w": log_w})

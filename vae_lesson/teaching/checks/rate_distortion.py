@@ -29,7 +29,7 @@ def free_bits(answer: Callable[[Tensor, float], Tensor]) -> Verdict:
     """Check answer(kl_j, least) -> sum_j max(least, mean over the batch of KL_j), one number."""
     # Each mistake gives a number of its own: two dimensions under the limit, one image under it.
     kl_j = torch.tensor([[0.1, 1.2, 0.0, 0.8], [0.7, 0.5, 0.2, 1.2], [0.1, 0.1, 0.1, 0.1]])
-    least = 0.5
+    kl_j, least = kl_j.requires_grad_(), 0.5
     mean, kl = kl_j.mean(dim=0), kl_j.sum(dim=1)  # 0.3, 0.6, 0.1, 0.7; 2.1, 2.6, 0.4
     limited, of_image = mean.clamp_min(least), kl_j.clamp_min(least).sum(dim=1)
     early, over = [of_image, of_image.mean()], (mean - least).clamp_min(0).sum()
@@ -40,4 +40,4 @@ def free_bits(answer: Callable[[Tensor, float], Tensor]) -> Verdict:
         "only what is over the limit: a dimension under it counts as `least`, not as 0": over,
         "no sum over dimensions: return it, one number for all images": [limited, limited.mean()],
     }
-    return compare(answer, (kl_j, least), limited.sum(), mistakes)
+    return compare(answer, (kl_j, least), limited.sum(), mistakes, learn={"kl_j": kl_j})

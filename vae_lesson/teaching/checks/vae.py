@@ -1,5 +1,6 @@
 """The checks on a VAE: its network, the draw of z, KL and loss, the training loop, new images."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -23,24 +24,27 @@ def network(answer: Callable[[int, int], nn.Module]) -> Verdict:
     if not weights:
         return Verdict("Not yet: write the encoder and the decoder.")
     got, wanted = ([[*w.shape] for w in of] for of in (weights, right.parameters()))
+    if got == [*wanted[:2], [3, 5], [3], [3, 5], [3], *wanted[4:]]:
+        says = "two heads, which are as good: but here one layer gives all 2 · latent_size numbers"
+        return Verdict(f"Not yet: this looks like {says}, and `encode` splits them.")
     if got != wanted:
-        return Verdict(f"Not yet: the layers' weights have shapes {got}, wanted {wanted}.")
+        says = f"the layers' weights have shapes {got}, wanted {wanted}"
+        return Verdict(f"Not yet: for latent_size 3 and hidden_size 5 {says}.")
     with torch.no_grad():
         for mine, theirs in zip(weights, right.parameters()):
             mine.copy_(theirs)
 
-    def encode(x: Tensor) -> Tensor:
-        mu, log_var = model.encode(x)
-        return torch.cat([mu, log_var], dim=1)
+    def encode(x: Tensor) -> Tensor | Verdict:
+        return side_by_side(model.encode(x))
 
-    x, z = draw((2, 784), (2, 3))
+    x, z = draw((2, 784), (2, 3), learn=True)
     first, _, last = right.encoder
     coded = right.encoder(x)
     mistakes = {
         "log_var before mu: the first half of the numbers is mu": coded.roll(3, dims=1),
         "one ReLU missing, or one too many": [last(first(x)), coded.relu()],
     }
-    verdict = compare(encode, (x,), coded, mistakes)
+    verdict = compare(encode, (x,), coded, mistakes, learn={"x": x})
     if not verdict.ok:
         return Verdict(f"{verdict} (encode)")
     first, _, last = right.decoder
@@ -49,37 +53,75 @@ def network(answer: Callable[[int, int], nn.Module]) -> Verdict:
         "pixels: leave the sigmoid to the loss": logits.sigmoid(),
         "one ReLU missing, or one too many": [last(first(z)), logits.relu()],
     }
-    verdict = compare(lambda z: model.decode(z), (z,), logits, mistakes)
+    verdict = compare(lambda z: model.decode(z), (z,), logits, mistakes, learn={"z": z})
     return verdict if verdict.ok else Verdict(f"{verdict} (decode)")
+
+
+def side_by_side(coded: object) -> Tensor | Verdict:
+    """Return mu and log_var `(B, 2 · latent_size)` of what `encode` gave, if it gave the two."""
+    if not isinstance(coded, tuple | list) or len(coded) != 2:
+        says = "return two tensors, mu and log_var: `.chunk(2, dim=1)` gives both"
+        return Verdict(f"Not yet: {says}.")
+    return torch.cat([*coded], dim=1)
 
 
 @ours(models.reparameterize)
 def reparameterize(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(mu, log_var, eps) -> z = mu + exp(½ log_var) · eps."""
-    mu, log_var, eps = draw((3, 2), (3, 2), (3, 2))
+    mu, log_var, eps = draw((3, 2), (3, 2), (3, 2), learn=True)
     mistakes = {
         "log σ² used as σ: take exp(½ log_var)": mu + log_var * eps,
         "the variance used as σ: missing the ½ in exp(½ log_var)": mu + log_var.exp() * eps,
         "log σ² halved but not exponentiated": mu + 0.5 * log_var * eps,
     }
-    return compare(answer, (mu, log_var, eps), mu + torch.exp(0.5 * log_var) * eps, mistakes)
+    right, learn = mu + torch.exp(0.5 * log_var) * eps, {"mu": mu, "log_var": log_var}
+    return compare(answer, (mu, log_var, eps), right, mistakes, learn=learn)
 
 
 @ours(losses.kl_standard_normal)
 def kl_divergence(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(mu, log_var) -> `(B,)`, KL(N(mu, σ²) ‖ N(0, I)) in nats per image."""
-    mu, log_var = draw((3, 4), (3, 4))
-    terms, variance = losses.kl_per_dimension(mu, log_var), log_var.exp()
-    kl = terms.sum(dim=1)
-    other_variances = [kl + 0.5 * (v - variance).sum(dim=1) for v in (variance.sqrt(), log_var)]
+    mu, log_var = draw((3, 4), (3, 4), learn=True)
+    v = log_var = log_var.abs()  # so that log(log_var), a mistake, is a number
+    square, variance, sigma = mu.square(), v.exp(), torch.exp(v / 2)
+    right, terms = losses.kl_standard_normal(mu, v), losses.kl_per_dimension(mu, v)
+
+    def kl(mu2=square, sigma2=variance, log_sigma2=v, one=1.0) -> Tensor:
+        return 0.5 * (mu2 + sigma2 - log_sigma2 - one).sum(dim=1)
+
+    # Each term with its ½ or without; but for the last alone, the 1, which then counts twice.
+    halves = [*itertools.product((1, 2), repeat=4)][2:-1]
+    partly = [kl(a * square, b * variance, c * v, d) for a, b, c, d in halves]
+    not_for_the_1 = kl(-2 * square, -2 * variance, -2 * v)  # -0.5 * 1 + log_var - …
     mistakes = {
         "the mean over latent dimensions instead of the sum": terms.mean(dim=1),
-        "missing the factor ½": 2 * kl,
-        "the wrong sign: KL is never negative": -kl,
+        "the sum over images instead of over latent dimensions": terms.sum(dim=0),
         "the terms before the sum over dimensions": terms,
-        "another number where σ² belongs: σ² is exp(log_var)": other_variances,
+        "missing the factor ½, or −½": [2 * right, -2 * right],
+        "the factor ½ twice": right / 2,
+        "the factor ½ before a part of the terms: it belongs to all": [*partly, not_for_the_1],
+        "the wrong sign: KL is never negative": -right,
+        "the wrong sign before mu²": kl(mu2=-square),
+        "the wrong sign before σ²": kl(sigma2=-variance),
+        "the wrong sign before log σ²": kl(log_sigma2=-v),
+        "the wrong sign before the 1": kl(one=-1),
+        "no −1: each latent dimension has one": [kl(one=0), kl(one=1 / 4)],
+        "the −1 twice: each latent dimension has one": kl(one=2),
+        "another number where mu² belongs": [kl(mu2=other) for other in (mu, 0)],
+        "another number where σ² belongs: σ² is exp(log_var)": [
+            kl(sigma2=other) for other in (sigma, v, variance**2, 0)
+        ],
+        "another number where log σ² belongs: that is log_var": [
+            kl(log_sigma2=other) for other in (v / 2, v.log(), 0)
+        ],
+        "σ in place of σ²: that is exp(log_var)": kl(sigma2=sigma, log_sigma2=v / 2),
+        "log_var taken for log σ: it is log σ²": kl(sigma2=variance**2, log_sigma2=2 * v),
+        "log_var taken for σ or σ²: it is log σ²": [
+            kl(sigma2=other, log_sigma2=other.log()) for other in (v, v**2)
+        ],
     }
-    return compare(answer, (mu, log_var), kl, mistakes, per_image=True)
+    learn = {"mu": mu, "log_var": log_var}
+    return compare(answer, (mu, log_var), right, mistakes, per_image=True, learn=learn)
 
 
 def our_neg_elbo(x_logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
@@ -90,7 +132,7 @@ def our_neg_elbo(x_logits: Tensor, x: Tensor, mu: Tensor, log_var: Tensor) -> Te
 @ours(our_neg_elbo)
 def neg_elbo(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(x_logits, x, mu, log_var) -> `(B,)`, recon + KL in nats per image."""
-    x_logits, x, mu, log_var = draw((3, 8), (3, 8), (3, 2), (3, 2))
+    x_logits, x, mu, log_var = draw((3, 8), (3, 8), (3, 2), (3, 2), learn=True)
     x = x.sigmoid()
     recon, kl = losses.bernoulli_nll(x_logits, x), losses.kl_standard_normal(mu, log_var)
     right, twice = recon + kl, losses.bernoulli_nll(x_logits.sigmoid(), x)
@@ -103,7 +145,8 @@ def neg_elbo(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verd
         "a sigmoid applied twice: the loss takes logits": twice + kl,
         "the mean of the KL over latent dimensions: sum it": recon + kl / 2,
     }
-    return compare(answer, (x_logits, x, mu, log_var), right, mistakes, per_image=True)
+    learn = {"x_logits": x_logits, "mu": mu, "log_var": log_var}
+    return compare(answer, (x_logits, x, mu, log_var), right, mistakes, per_image=True, learn=learn)
 
 
 def our_vae_training(model, images, epochs, batch_size, lr, generator, noise=1, **mistake) -> None:
@@ -113,7 +156,7 @@ def our_vae_training(model, images, epochs, batch_size, lr, generator, noise=1, 
         mu, log_var = model.encode(x)
         eps = noise * torch.randn(mu.shape, generator=generator, device=mu.device)
         x_logits = model.decode(models.reparameterize(mu, log_var, eps))
-        return our_neg_elbo(x_logits, x, mu, log_var).mean()
+        return our_neg_elbo(x_logits, x, mu, log_var)
 
     descend([*model.parameters()], loss, images, epochs, batch_size, lr, generator, **mistake)
 

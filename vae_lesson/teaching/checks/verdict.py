@@ -2,9 +2,12 @@
 
 A check never raises: an unsolved exercise says "Not yet" and the notebook runs on. Each one
 compares the answer with the right result and with the wrong ones that people often give. Tell two
-wrong results apart by a case in which they differ.
+wrong results apart by a case in which they differ. What training goes through is asked for its
+gradient too: with the right values and a blocked gradient a model does not learn.
 """
 
+import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,11 +18,11 @@ from vae_lesson.teaching.lesson import Text
 
 
 class Verdict(Text):
-    """What a check says; its first word, and `ok`, tell whether the answer was right."""
+    """What a check says; its first sign, and `ok`, tell whether the answer was right."""
 
     @property
     def ok(self) -> bool:
-        return self.startswith("Correct.")
+        return self.startswith("✓")
 
 
 def ours(answer: Callable) -> Callable:
@@ -42,28 +45,45 @@ def attempt(answer: Callable, *arguments) -> object:
     except NotImplementedError:
         return Verdict("Not yet: write the function, then run this cell again.")
     except (Exception, SystemExit) as error:  # whatever a learner's code raises, the lesson goes on
-        return Verdict(f"Not yet: your function raised {type(error).__name__}: {error}")
+        said = f"{type(error).__name__}{_line(error)}: {error}".rstrip(".")
+        return Verdict(f"Not yet: your function raised {said}.")
     return Verdict("Not yet: your function returns nothing.") if result is None else result
 
 
+def _line(error: BaseException) -> str:
+    """Say in which line of the learner's cell it was raised: a cell is no file, a library is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f"{f.lineno} (`{f.line}`)" for f in frames if not os.path.exists(f.filename)]
+    return f" in line {lines[-1]}" if lines else ""
+
+
 def compare(
-    answer: Callable, arguments: tuple, right: Tensor, mistakes: dict, per_image: bool = False
+    answer: Callable,
+    arguments: tuple,
+    right: Tensor,
+    mistakes: dict,
+    per_image: bool = False,
+    learn: dict[str, Tensor] | None = None,
+    values: str = "values",
 ) -> Verdict:
     """Run `answer` on `arguments` and name the result: `right`, or one of `mistakes`.
 
     `mistakes` maps what to say to the wrong result, or a list of them; per_image: `right` is
-    `(B,)`, one value an image, and a single number is a mistake too.
+    `(B,)`, one value an image, and a single number is a mistake too. learn: what the result's
+    gradient must reach, by name. values: what the numbers are, in words.
     """
-    results = [attempt(answer, *arguments) for _ in range(2)]
-    for result in results:
-        if isinstance(result, Verdict):
-            return result
+    plain = [a.detach() if isinstance(a, Tensor) else a for a in arguments]
+    results = []
+    for _ in range(2):
+        results.append(attempt(answer, *plain))
+        if isinstance(results[-1], Verdict):
+            return results[-1]
     try:
         first, second = (torch.as_tensor(result).detach().cpu() for result in results)
     except (TypeError, ValueError, RuntimeError):
         return Verdict(f"Not yet: expected a tensor, got {type(results[0]).__name__}.")
     if _same(first, right):
-        return Verdict("Correct.")
+        return _judge_gradient(answer, arguments, right, learn) if learn else Verdict("✓ Correct.")
     for message, wrongs in mistakes.items():
         if any(_same(first, w) for w in (wrongs if isinstance(wrongs, list) else [wrongs])):
             return Verdict(f"Not yet: this looks like {message}.")
@@ -78,7 +98,32 @@ def compare(
     if not _same(first, second):
         return Verdict("Not yet: this looks like noise of your own: use only what is passed in.")
     off = (first.double() - right.double()).abs().max().item()
-    return Verdict(f"Not yet: the right shape, but values are off by up to {off:.3g}.")
+    return Verdict(f"Not yet: the right shape, but {values} are off by up to {off:.3g}.")
+
+
+def _judge_gradient(
+    answer: Callable, arguments: tuple, right: Tensor, learn: dict[str, Tensor]
+) -> Verdict:
+    """Compare the gradient of an answer whose values are right with that of `right`."""
+
+    def gradient(result: Tensor) -> tuple[Tensor, ...]:
+        loss = result.sum() + 0 * sum(leaf.sum() for leaf in learn.values())  # so that each has one
+        return torch.autograd.grad(loss, [*learn.values()])
+
+    found = attempt(lambda *a: gradient(torch.as_tensor(answer(*a))), *arguments)
+    if isinstance(found, Verdict):  # even asking for it fails, as behind NumPy
+        return blocked([*learn])
+    ours = gradient(right)
+    wrong = [name for name, mine, wanted in zip(learn, found, ours) if not _same(mine, wanted)]
+    return blocked(wrong) if wrong else Verdict("✓ Correct.")
+
+
+def blocked(names: list[str]) -> Verdict:
+    """Return the verdict on right values whose gradient does not reach what is named."""
+    return Verdict(
+        "Not yet: the values are right, but not the gradient with respect to "
+        f"{', '.join(names)}: no_grad, detach, .data, NumPy and changes in place block it."
+    )
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -90,10 +135,10 @@ def _same(a: Tensor, b: Tensor) -> bool:
 # --- small cases, the same in every run -----------------------------------------------------------
 
 
-def draw(*shapes: tuple[int, ...]) -> list[Tensor]:
-    """Return tensors of N(0, 1) of these shapes."""
+def draw(*shapes: tuple[int, ...], learn: bool = False) -> list[Tensor]:
+    """Return tensors of N(0, 1) of these shapes; learn: their gradient will be asked for."""
     generator = torch.Generator().manual_seed(7)
-    return [torch.randn(shape, generator=generator) for shape in shapes]
+    return [torch.randn(shape, generator=generator, requires_grad=learn) for shape in shapes]
 
 
 @contextmanager
