@@ -125,6 +125,8 @@ for (const figure of document.querySelectorAll("figure.explorer")) {
     explorer(await pageHost(left), alive);
     figure.querySelector(".still").hidden = true;
     figure.append(alive);
+    // It is higher than its still picture, and Safari does not hold a place below.
+    if (!CSS.supports("overflow-anchor", "auto")) document.querySelector(":target")?.scrollIntoView();
   } catch (error) {
     console.error(error);
   }

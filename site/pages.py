@@ -17,8 +17,8 @@ import tempfile
 from html import escape, unescape
 from pathlib import Path
 
+import address  # the Makefile puts tools/ on the path
 import nbformat
-from address import colab, kaggle  # the Makefile puts tools/ on the path
 from jinja2 import Environment, FileSystemLoader
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
@@ -49,8 +49,7 @@ LETTERS = {
     '<mi mathvariant="script">L': "ℒ",
     '<mi mathvariant="double-struck">E': "𝔼",
 }
-# What may be wider than a phone scrolls, also by the keyboard.
-SCROLLS = 'class="scrolls" role="group" tabindex="0"'
+SCROLLS = 'class="scrolls" role="group"'  # what may be wider than a phone
 
 
 class Renderer(IPythonRenderer):
@@ -79,6 +78,9 @@ def markdown(text: str) -> str:
     html = MarkdownWithMath(renderer=renderer).render(text)
     html = html.replace("<table>", f'<div {SCROLLS} aria-label="table"><table>')
     html = html.replace("</table>", "</table></div>")
+    # A formula and the full stop behind it: else a line may begin with that.
+    closed = r"<math [^>]*inline((?!</math>).)*</math>[.,:;?!)]+"
+    html = re.sub(closed, r'<span class="joined">\g<0></span>', html)
     return re.sub(r'href="(?:notebooks/)?(\d\d_\w+)\.ipynb', r'href="\1.html', html)
 
 
@@ -130,6 +132,8 @@ def style() -> str:
     )
     parts = (FRONT / "explorer.css").read_text(encoding="utf-8")
     own = (HERE / "style.css").read_text(encoding="utf-8")
+    font = base64.b64encode((HERE / "stretchy.woff").read_bytes()).decode()
+    own = own.replace("stretchy.woff", f"data:font/woff;base64,{font}")
     return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{parts}\n{own}"
 
 
@@ -153,8 +157,8 @@ def lesson_page(notebook: NotebookNode, ways: str) -> tuple[str, dict]:
 
 
 def index_page(readme: str) -> str:
-    """Return the page that leads to the lessons: the README until it speaks of headless runs."""
-    html = markdown(readme.split("\n## Headless")[0])
+    """Return the page that leads to the lessons: the README until it leads into its folders."""
+    html = markdown(readme.split("\n## More")[0])
     path = PROJECT / "notebooks/picture.png"
     png = base64.b64encode(path.read_bytes()).decode()
     tag = r'<img src="notebooks/picture.png" alt="([^"]*)" ?/>'
@@ -165,8 +169,17 @@ def index_page(readme: str) -> str:
 def page(title: str, body: str, ways: str, weights: dict) -> str:
     """Return a whole page. ways: its links to the pages around it."""
     environment = Environment(loader=FileSystemLoader(HERE / "template"))
+    body = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", body)  # an empty cell heads nothing
     parts = {"title": escape(title), "body": body, "ways": ways, "weights": weights}
+    parts |= {"contents": contents(body), "address": address.ADDRESS}
     return environment.get_template("page.html.j2").render(style=style(), script=SCRIPT, **parts)
+
+
+def contents(body: str) -> str:
+    """Return links to a lesson's sections, folded."""
+    sections = re.findall(r'<h2 id="([^"]+)">(.+?)<a class="anchor-link"', body)
+    links = "".join(f'<li><a href="#{place}">{name}</a></li>' for place, name in sections)
+    return f'<details class="aside"><summary>Contents</summary><ul>{links}</ul></details>'
 
 
 def title(notebook: NotebookNode) -> str:
@@ -181,8 +194,12 @@ def ways(i: int, titles: list[str], names: list[str]) -> str:
         links.insert(0, f'<a rel="prev" href="{names[i - 1]}.html">← {escape(titles[i - 1])}</a>')
     if i + 1 < len(names):
         links.append(f'<a rel="next" href="{names[i + 1]}.html">{escape(titles[i + 1])} →</a>')
-    run = [f'<a href="{colab(names[i])}">Colab</a>', f'<a href="{kaggle(names[i])}">Kaggle</a>']
-    return f"<nav>{' '.join(links)}</nav>\n<p class='run'>Run this lesson in {' or '.join(run)}</p>"
+    nav = f"<nav>{' '.join(links)}</nav>"
+    if not address.ADDRESS:  # then it can be run nowhere else
+        return nav
+    hosts = {"Colab": address.colab(names[i]), "Kaggle": address.kaggle(names[i])}
+    run = " or ".join(f'<a href="{href}">{host}</a>' for host, href in hosts.items())
+    return f'{nav}\n<p class="aside">Run this lesson in {run}</p>'
 
 
 def write(site: Path, name: str, text: str, weights: dict) -> None:

@@ -4,13 +4,16 @@ What explorers do there is in test_explorers_browser.py.
 Needs Debian's `chromium` (apt-get install chromium); without it these tests skip.
 """
 
+import io
 import shutil
 
 import labs
 import nbformat
+import numpy as np
 import pages
 import pytest
 from lessons import LESSONS, NAMES, read, with_few_images
+from PIL import Image
 
 if labs.CHROMIUM is None:
     pytest.skip("no chromium here: apt-get install chromium", allow_module_level=True)
@@ -96,7 +99,7 @@ def test_committed_lesson_shows_its_explorers_without_a_kernel(name, page, lab):
 def site(tmp_path_factory):
     """Return a folder with the index, and a committed lesson of much code, tables and formulas."""
     folder = tmp_path_factory.mktemp("site")
-    pages.write(folder, "lesson.html", *pages.lesson_page(read("08_conditional"), "<nav></nav>"))
+    pages.write(folder, "lesson.html", *pages.lesson_page(read("02_vae"), "<nav></nav>"))
     index = pages.index_page((pages.PROJECT / "README.md").read_text(encoding="utf-8"))
     pages.write(folder, "index.html", index, {})
     return folder
@@ -114,4 +117,39 @@ def test_a_page_asks_for_nothing_has_room_and_is_for_everybody(name, scheme, wid
     assert {url for url in asked if not url.startswith("data:")} == {page.url} and faults == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert labs.violations(page) == []
+    # What is clipped would be scrolled: a formula a pixel or two higher than its box.
+    higher = "all => all.filter((e) => e.scrollHeight > e.clientHeight).map((e) => e.textContent)"
+    assert page.locator(".scrolls, pre").evaluate_all(higher) == []
+    page.close()
+
+
+def test_code_and_diagrams_are_not_broken_on_a_phone_and_the_keyboard_scrolls_them(browser, site):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((site / "lesson.html").as_uri())
+    diagram = page.locator("pre", has_text="blocked:")
+    assert diagram.bounding_box()["height"] < 60  # two lines
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        if diagram.evaluate("e => e === document.activeElement"):
+            break
+    expect(diagram).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    labs.eventually(lambda: diagram.evaluate("e => e.scrollLeft") > 0)
+    page.close()
+
+
+def test_a_brace_is_as_long_as_what_it_is_under_without_a_font_for_mathematics(browser, tmp_path):
+    body = pages.markdown(r"$$\underbrace{aaaaaaaaaa}_{b}$$")
+    alone = "math { font-family: Stretchy, serif; }\n</style>"
+    html = pages.page("", body, "", {}).replace("</style>", alone)
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    formula = page.locator("munder munder")
+
+    def is_long() -> bool:
+        grey = Image.open(io.BytesIO(formula.screenshot())).convert("L")
+        return bool((np.asarray(grey)[-6:] < 160).any(axis=0).mean() > 0.9)
+
+    labs.eventually(is_long)
     page.close()

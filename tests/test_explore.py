@@ -1017,9 +1017,9 @@ def test_in_a_kernel_a_cell_run_again_and_again_leaves_its_last_run_alone():
         content = {"code": code, "user_expressions": counts, "silent": False}
         message = client.session.msg("execute_request", content, metadata=metadata)
         client.shell_channel.send(message)
-        reply = client.get_shell_msg(timeout=60)
+        reply = client.get_shell_msg(timeout=600)
         while reply["parent_header"].get("msg_id") != message["header"]["msg_id"]:
-            reply = client.get_shell_msg(timeout=60)
+            reply = client.get_shell_msg(timeout=600)
         assert reply["content"]["status"] == "ok", reply["content"]
         values = reply["content"]["user_expressions"].values()
         return tuple(int(value["data"]["text/plain"]) for value in values)

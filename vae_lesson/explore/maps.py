@@ -107,7 +107,7 @@ def _codes_drawn(points: Tensor, images: Images, low: list[float], high: list[fl
         ax.axhline(value, alpha=0.3, lw=0.8, **grey)
         ax.text(low[0], value, f" {value:g}", va="bottom", **grey)
     ax.text(0.98, 0.06, "z₁ →", ha="right", transform=ax.transAxes, weight="bold", **grey)
-    ax.text(0.02, 0.95, "z₂ ↑", transform=ax.transAxes, weight="bold", **grey)
+    ax.text(0.1, 0.95, "z₂ ↑", transform=ax.transAxes, weight="bold", **grey)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     ax.axis("off")
     buffer = io.BytesIO()

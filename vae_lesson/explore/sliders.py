@@ -66,7 +66,7 @@ class SliderExplorer(Explorer):
             codes = self.z + moves[:, None] * np.float32(slider["direction"])
             films = [film(d.images(codes, FRAME), FRAME) for d in self._decoders.values()]
             says = f"{slider['name']} = {value:z.2f}, from {low:z.4g} to {high:z.4g}"
-            rows.append(captioned(says, np.vstack(films)))
+            rows.append(captioned(says, below(*map(captioned, self._decoders, films), gap=0)))
         return beside(super()._still(), below(*rows, gap=4))
 
     def _words(self) -> str:
