@@ -51,13 +51,24 @@ def test_a_copy_is_its_lesson_without_outputs(project, make):
     assert [path.stem for path in sorted((project / "my").iterdir())] == NAMES
     for lesson in LESSONS:
         wanted = nbformat.read(lesson, as_version=4)
-        for cell in wanted.cells:
+        for cell, after in zip(wanted.cells, [*wanted.cells[1:], None]):
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
+                if "lesson.answer(" in cell.source and after.cell_type == "markdown":
+                    after.source = copies.with_answer_folded(after.source)
+                    assert after.source.startswith("<details>\n<summary>What came out")
         copy = nbformat.read(project / "my" / lesson.name, as_version=4)
         nbformat.validate(copy)
         assert copy.metadata.pop("vae_lesson")["made_from"]
         assert copy == wanted  # with ids, tags and the kernel
+
+
+def test_the_list_or_table_that_an_answer_announces_is_folded_with_it():
+    fold = copies.with_answer_folded
+    assert fold("Two things:\n\n- a\n- b\n\nNow go on.").endswith("- b\n\n</details>\n\nNow go on.")
+    assert fold("It is 3.\n\n| a |\n| - |").endswith("| - |\n\n</details>")
+    assert fold("It is 3.\n\n## 2 · Next").endswith("It is 3.\n\n</details>\n\n## 2 · Next")
+    assert fold("## 2 · Next\n\nIt") == "## 2 · Next\n\nIt"
 
 
 def test_a_learners_copy_is_never_written_over(project, make):
@@ -77,7 +88,7 @@ def test_a_changed_lesson_is_said_and_its_copy_stays(project, make, changed):
     assert make() == (
         first,
         f"my/{NAMES[1]}.ipynb was made from an older lesson 02: to begin the new one, rename or "
-        "remove it and run make lab again.\n",
+        "remove it and start the course again.\n",
     )
     assert copy.read_bytes() == before
     copy.rename(copy.with_name("02_as_I_did_it.ipynb"))

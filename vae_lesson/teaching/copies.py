@@ -1,7 +1,8 @@
 """The learner's own copies of the lessons, in `my/`: `python -m vae_lesson.teaching.copies`.
 
-A copy has no outputs, which would answer before the learner does. It is made where it is missing
-and never written over; its metadata keep a hash of the lesson, so that a newer one is noticed.
+A copy has no outputs, which would answer before the learner does, and what the text says of them is
+folded. It is made where it is missing and never written over; its metadata keep a hash of the
+lesson, so that a newer one is noticed.
 
 The command prints only the path of the first lesson, for `jupyter lab "$(...)"` to open. What there
 is to say goes to stderr.
@@ -49,19 +50,33 @@ def make_or_compare(lesson: Path, copy: Path) -> None:
         if made_from(copy) not in (None, now):
             say(
                 f"my/{copy.name} was made from an older lesson {copy.name[:2]}: to begin the new "
-                "one, rename or remove it and run make lab again."
+                "one, rename or remove it and start the course again."
             )
         return
     notebook.metadata["vae_lesson"] = {"made_from": now}
-    for cell in notebook.cells:
+    for cell, after in zip(notebook.cells, [*notebook.cells[1:], None]):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+            if "lesson.answer(" in cell.source and after and after.cell_type == "markdown":
+                after.source = with_answer_folded(after.source)
     try:
         with file:
             nbformat.write(notebook, file)
     except BaseException:  # a full disk, Ctrl-C: half a copy would stay for good
         copy.unlink()
         raise
+
+
+def with_answer_folded(text: str) -> str:
+    """Fold the first paragraph, which says the number that the learner is to guess, with the list
+    or table that it announces."""
+    first, *others = text.split("\n\n")
+    if first.startswith(("#", "<")):
+        return text
+    if others and (first.endswith(":") or others[0].startswith("|")):
+        first = f"{first}\n\n{others.pop(0)}"
+    folded = f"<details>\n<summary>What came out (run the cell first)</summary>\n\n{first}"
+    return "\n\n".join([folded, "</details>", *others])
 
 
 def made_from(copy: Path) -> str | None:
