@@ -1,6 +1,6 @@
 # make lab · make check · make test · make run · make refresh · make site · make bench
 # make test-oldest · make test-wheel
-# Without make: the same lines are in the README.
+# Without make: the same lines are in docs/installing.md and docs/teaching.md.
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -48,14 +48,9 @@ test-wheel:
 	  env -u PYTHONPATH -u VAE_LESSON_RESULTS $(CURDIR)/.venv-wheel/bin/jupyter-execute --inplace --timeout=900 *.ipynb && \
 	  ls $$folder/results/03_latent_space.json && rm -r $$folder $(CURDIR)/build
 
-# Every lesson headless, in order, into results/.
+# Every lesson headless, in order, into results/run/.
 run: $(READY)
-	mkdir -p results
-	@for lesson in $(LESSONS); do \
-	  echo "$$lesson"; \
-	  $(BIN)/papermill --progress-bar -k python3 --cwd notebooks --execution-timeout 900 \
-	    $$lesson results/$$(basename $$lesson) || exit 1; \
-	done
+	$(BIN)/python tools/run.py $(LESSONS)
 
 # Run the committed lessons in place and clean them.
 refresh: $(READY)
@@ -72,7 +67,7 @@ bench: $(READY)
 # The environment belongs to this folder and to a Python that is new enough, else it is made anew; and
 # what is installed and sufficient is enough, so that no network is needed for it.
 $(READY): requirements.txt pyproject.toml $(if $(filter $(CURDIR),$(shell cat $(READY) 2>/dev/null)),,anew)
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, as by make lab PYTHON=python3.13; this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@if ! { $(BIN)/python -m pip --version >/dev/null 2>&1 && \
 	    $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && \
 	    grep -qs "[=\"' ]$(CURDIR)/.venv" .venv/bin/activate; }; then \
@@ -80,5 +75,7 @@ $(READY): requirements.txt pyproject.toml $(if $(filter $(CURDIR),$(shell cat $(
 	  $(PYTHON) -m venv --clear .venv || \
 	    { echo "python -m venv failed (on Debian or Ubuntu: apt install python3-venv)"; exit 1; }; \
 	fi
-	@$(BIN)/python tools/environment.py || $(BIN)/python -m pip install --quiet -r requirements.txt
+	@$(BIN)/python tools/environment.py || { \
+	  echo "Installing into .venv: up to 6 GB, a few minutes (docs/installing.md: 1.7 GB without what a GPU needs)."; \
+	  $(BIN)/python -m pip install -r requirements.txt; }
 	@echo "$(CURDIR)" > $(READY)

@@ -19,6 +19,7 @@ from vae_lesson.likelihood import pixels
 from vae_lesson.models import VAE
 from vae_lesson.running import saving
 from vae_lesson.running.training import History
+from vae_lesson.sources import mnist
 
 COLUMNS = ["epoch", "recon", "kl", "test_recon", "test_kl", "seconds"]
 FILES = {"trained.checkpoint", "trained.pt", "trained_history.csv", "trained_generated.png"}
@@ -39,7 +40,7 @@ def small_images():
 def run(tmp_path, monkeypatch):
     """Return run(*options): the command in this process, on small images, into tmp_path/out."""
     monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "elsewhere"))  # restored afterwards
-    monkeypatch.setattr(sources, "load_images", lambda name, side: small_images())
+    monkeypatch.setattr(sources, "load_images", lambda name, **_: small_images())
     monkeypatch.setattr(command.machine, "prepare", lambda: None)
 
     def execute(*options, out=tmp_path / "out"):
@@ -75,7 +76,7 @@ def trainer(out, *options):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -137,6 +138,19 @@ def test_a_run_leaves_model_history_and_images(tmp_path):
         top, left = 2 + 30 * row, 2 + 30 * column
         tile = picture[top : top + 28, left : left + 28]
         np.testing.assert_allclose(tile / 255, sample[i], atol=0.01)
+
+
+def test_a_data_set_that_cannot_be_had_is_not_replaced_by_another(tmp_path, monkeypatch, capsys):
+    def unreachable(*_):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(mnist, "load_mnist_like", unreachable)
+    monkeypatch.setattr(command.machine, "prepare", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        command.main(["--data", "fashion", "--device", "cpu", "--quiet", "--out", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert end.value.code == 1 and names(tmp_path) == set()
+    assert "'fashion' is not on disk" in said and "'digits' needs no network" in said
 
 
 def test_a_folder_in_colour_is_trained_by_a_likelihood_of_colours(tmp_path, monkeypatch):
@@ -339,7 +353,7 @@ def test_a_closed_pipe_of_an_encoding_without_a_minus_sign_costs_nothing(tmp_pat
     with subprocess.Popen([*TRAINER, "--out", str(tmp_path)], **pipes) as process:
         assert "28×28" in process.stdout.readline()
         process.stdout.close()
-        assert (process.stderr.read(), process.wait(120)) == ("", 0)
+        assert (process.stderr.read(), process.wait(600)) == ("", 0)
     assert names(tmp_path) == FILES
 
 

@@ -1,11 +1,13 @@
-"""The house: which file may import which, read from the imports themselves."""
+"""The house: which file may import which, read from the imports themselves; where pages lead."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "vae_lesson"
+PROJECT = Path(__file__).parents[1]
+PACKAGE = PROJECT / "vae_lesson"
 FILES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
@@ -76,3 +78,25 @@ def test_no_circle():
 
     for name in FILES:
         visit(name)
+
+
+PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_leads_to_what_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = link.partition("#")
+        if path.startswith("https:"):
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        headings = (
+            re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.M) if heading else []
+        )
+        assert heading in ["", *(each.lower().replace(" ", "-") for each in headings)], link
+
+
+def test_the_readme_is_short():
+    assert (PROJECT / "README.md").stat().st_size <= 9_000

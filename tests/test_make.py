@@ -1,4 +1,5 @@
-"""The Makefile's environment: when it is made anew, and when nothing is installed; `make lab`."""
+"""The Makefile's environment: when it is made anew, and when nothing is installed; `make lab`; what
+`make run` leaves alone."""
 
 import os
 import shutil
@@ -7,7 +8,9 @@ import sys
 from pathlib import Path
 
 import environment
+import nbformat
 import pytest
+from lessons import LESSONS
 
 PROJECT = Path(__file__).parents[1]
 
@@ -50,7 +53,7 @@ class Clone:
         return done.stdout, self.log.read_text().splitlines()
 
 
-MADE, INSTALLED = "-m venv --clear .venv", "-m pip install --quiet -r requirements.txt"
+MADE, INSTALLED = "-m venv --clear .venv", "-m pip install -r requirements.txt"
 ANEW = "it is made anew"
 
 
@@ -59,6 +62,7 @@ def clone(tmp_path):
     clone = Clone(tmp_path / "here")
     said, asked = clone.make()
     assert ANEW not in said and MADE in asked and INSTALLED in asked
+    assert "6 GB, a few minutes" in said
     return clone
 
 
@@ -86,7 +90,7 @@ def test_what_is_installed_and_sufficient_is_enough(clone):
     (clone.folder / "sufficient").touch()
     os.utime(clone.folder / "pyproject.toml", (2e9, 2e9))
     said, asked = clone.make()
-    assert ANEW not in said and MADE not in asked and INSTALLED not in asked
+    assert said == "" and MADE not in asked and INSTALLED not in asked
 
 
 def test_what_is_lacking_is_found():
@@ -116,6 +120,22 @@ def test_lab_without_a_lesson_to_open_opens_nothing(clone):
     assert clone.make("lab", fails=True)[1] == ["-m vae_lesson.teaching.copies"]
 
 
-def test_the_readme_says_it_without_make():
+@pytest.mark.lessons
+def test_a_headless_run_has_results_of_its_own_and_warns_of_nothing(tmp_path):
+    code = "import os; os.environ['VAE_LESSON_RESULTS']"
+    lesson = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbformat.write(lesson, tmp_path / "lesson.ipynb")
+    results = tmp_path / "results"
+    where = {"cwd": tmp_path, "env": os.environ | {"VAE_LESSON_RESULTS": str(results)}}
+    command = [sys.executable, PROJECT / "tools/run.py", "lesson.ipynb"]
+    done = subprocess.run(command, **where, capture_output=True, text=True)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    (cell,) = nbformat.read(results / "run/lesson.ipynb", as_version=4).cells
+    assert cell.outputs[0].data["text/plain"] == repr(str(results / "run"))
+
+
+def test_it_is_said_without_make():
     opens = '.venv/bin/jupyter lab "$(.venv/bin/python -m vae_lesson.teaching.copies)"'
-    assert opens in (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert opens in (PROJECT / "docs/installing.md").read_text(encoding="utf-8")
+    on_windows = (PROJECT / "README.md").read_text(encoding="utf-8").split("```powershell")[1]
+    assert rf"\jupyter lab my\{LESSONS[0].name}" in on_windows

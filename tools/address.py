@@ -1,6 +1,7 @@
 """Write what depends on the course's address and version to where readers need it: the cell at the
-head of each lesson that fetches the package, the README's links, CITATION.cff. Both stand once, in
-pyproject.toml; after a change of either: `.venv/bin/python tools/address.py`.
+head of each lesson that fetches the package, the links in the README and docs/hosts.md,
+CITATION.cff. Both stand once, in pyproject.toml; after a change of either:
+`.venv/bin/python tools/address.py`. Without an address nothing points to one.
 """
 
 import re
@@ -8,16 +9,22 @@ import tomllib
 from pathlib import Path
 
 import nbformat
-from lessons import LESSONS, NAMES
 
 PROJECT = Path(__file__).parents[1]
+LESSONS = sorted(PROJECT.glob("notebooks/[0-9]*.ipynb"))
 ABOUT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-ADDRESS, VERSION = ABOUT["urls"]["Repository"], ABOUT["version"]
+ADDRESS = ABOUT.get("urls", {}).get("Repository")  # None until the course is published
+VERSION = ABOUT["version"]
 TAG = f"v{VERSION}"
 
-# pip is told the versions of what the host must keep: where that is too old for the package, it
-# says so, and replaces nothing. (A magic by its function, so that the cell is plain Python.)
-INSTALL = f"""\
+
+def install() -> str:
+    """Return the code of the cell that fetches the package.
+
+    pip is told the versions of what the host must keep: where that is too old for the package, it
+    says so, and replaces nothing. (A magic by its function, so that the cell is plain Python.)
+    """
+    return f"""\
 # Where this lesson was opened alone, as in Colab, it fetches its package; PyTorch stays the host's.
 import importlib.metadata
 import importlib.util
@@ -32,12 +39,13 @@ if importlib.util.find_spec("vae_lesson") is None:
 
 
 def with_install(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return a lesson with the cell that fetches the package below its title, as if it had been run
-    with the others: an older one is replaced, and the cells are numbered anew."""
+    """Return a lesson with the cell that fetches the package below its title, if it has an address,
+    as if it had been run with the others: an older one is replaced, and they are numbered anew."""
     cells = [cell for cell in notebook.cells if cell.id != "install"]
     metadata = {"tags": ["install"], "jupyter": {"source_hidden": True}}  # JupyterLab folds it
-    install = nbformat.v4.new_code_cell(INSTALL, id="install", metadata=metadata)
-    cells.insert(1, install)
+    if ADDRESS:
+        cell = nbformat.v4.new_code_cell(install(), id="install", metadata=metadata)
+        cells.insert(1, cell)
     code = [cell for cell in cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, 1):
         cell.execution_count = number
@@ -69,31 +77,46 @@ def pages() -> str:
     return f"https://{owner}.github.io/{name}/"
 
 
-def links() -> str:
-    """Return the README's links to the pages and the hosts."""
+def readme(text: str) -> str:
+    """Return the README's text with the links to pages and hosts, if there is an address."""
+    if not ADDRESS:
+        return between_marks(text, "")
+    there = f"{ADDRESS}/blob/main/docs/hosts.md"  # whole: pages.py shows the README too
+    ways = f"read [the pages]({pages()}), with sliders that move, or run the lessons "
+    ways += f"[in Colab or Kaggle]({there}) or [in Codespaces]({codespaces()})"
+    return between_marks(text, f"**Without installing anything**: {ways}.\n")
+
+
+def hosts(text: str) -> str:
+    """Return the text of docs/hosts.md with a link for each lesson, if there is an address."""
+    if not ADDRESS:
+        return between_marks(text, "The course has no address yet. Its links will stand here.\n")
+    names = [path.stem for path in LESSONS]
     rows = [
-        f"- {host}: " + " ".join(f"[{name[:2]}]({address(name)})" for name in NAMES)
+        f"- {host}: " + " ".join(f"[{name[:2]}]({address(name)})" for name in names) + "\n"
         for host, address in [("Colab", colab), ("Kaggle", kaggle)]
     ]
-    read = f"- To read, with sliders that move: [the pages]({pages()})"
-    return "\n".join([read, *rows, f"- [Codespaces]({codespaces()}): the whole folder, in VS Code"])
+    return between_marks(text, "".join(rows))
 
 
-def readme(text: str) -> str:
-    """Return the README's text with these links between their marks."""
-    marks = r"(?<=<!-- links -->\n).*?(?=\n<!-- links end -->)"
-    return re.sub(marks, lambda _: links(), text, flags=re.DOTALL)
+def between_marks(text: str, links: str) -> str:
+    """Return a text with these links between its marks."""
+    marks = r"(?<=<!-- links -->\n).*?(?=<!-- links end -->)"
+    return re.sub(marks, lambda _: links, text, flags=re.DOTALL)
 
 
 def citation(text: str) -> str:
     """Return the text of CITATION.cff with this address and version."""
     text = re.sub(r"(?m)^version: .*", f"version: {VERSION}", text)
-    return re.sub(r"(?m)^repository-code: .*", f"repository-code: {ADDRESS}", text)
+    text = re.sub(r"(?m)^repository-code: .*\n", "", text)
+    return text + (f"repository-code: {ADDRESS}\n" if ADDRESS else "")
 
+
+FILES = {"README.md": readme, "docs/hosts.md": hosts, "CITATION.cff": citation}
 
 if __name__ == "__main__":
     for path in LESSONS:
         nbformat.write(with_install(nbformat.read(path, as_version=4)), path)
-    for name, change in [("README.md", readme), ("CITATION.cff", citation)]:
+    for name, change in FILES.items():
         path = PROJECT / name
         path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -17,8 +17,12 @@ import nbformat
 import numpy as np
 from nbclient import NotebookClient
 from PIL import Image
+from traitlets.config import Config
 
 from vae_lesson.teaching.reopen import STILL, VIEW
+
+# For a kernel that is run headless: it warns of a connection that is not encrypted.
+ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -29,9 +33,9 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """
     notebook = copy.deepcopy(notebook)
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    notebook.metadata = nbformat.from_dict(
-        {"kernelspec": kernel, "language_info": {"name": "python"}}
-    )
+    # By its extension `jupyter nbconvert --to script` names what it writes.
+    language = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": language})
     for cell in notebook.cells:
         tags, folded = cell.metadata.get("tags"), cell.metadata.get("jupyter", {})
         folded = {"jupyter": {"source_hidden": True}} if folded.get("source_hidden") else {}
@@ -93,6 +97,7 @@ def executed(path: Path) -> nbformat.NotebookNode:
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         store_widget_state=False,
+        config=ENCRYPTED,
     )
     client.execute()
     return notebook
