@@ -23,13 +23,13 @@ def patterned_images(n=64, side=4, seed=0):
     return torch.from_numpy(images.clip(0, 255).round().astype(np.uint8)).view(n, side, side)
 
 
-def coloured_folder(folder, n=300, side=40):
+def coloured_folder(folder, n=300, side=40, mode="RGB"):
     """Write pictures whose left half is of one colour and whose right half of another."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     for i, halves in enumerate(rng.integers(0, 256, (n, 2, 3), np.uint8)):
         pixels = np.repeat(halves[None], side, axis=0).repeat(side // 2, axis=1)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
+        Image.fromarray(pixels).convert(mode).save(folder / f"{i}.png")
 
 
 def new(kind=VAE, latent_size=2, hidden_size=8, input_size=16, network="mlp", seed=0):
