@@ -54,11 +54,13 @@ def make_or_compare(lesson: Path, copy: Path) -> None:
             )
         return
     notebook.metadata["vae_lesson"] = {"made_from": now}
-    for cell, after in zip(notebook.cells, [*notebook.cells[1:], None]):
+    answered = False  # a figure may stand between an answer and what the text says of it
+    for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-            if "lesson.answer(" in cell.source and after and after.cell_type == "markdown":
-                after.source = with_answer_folded(after.source)
+            answered = answered or "lesson.answer(" in cell.source
+        elif answered and cell.cell_type == "markdown":
+            cell.source, answered = with_answer_folded(cell.source), False
     try:
         with file:
             nbformat.write(notebook, file)
