@@ -136,6 +136,16 @@ class FrozenDecoder(Net):
         return super().decode(*z).detach()
 
 
+class NumPyDecoder(Net):
+    def decode(self, *z):
+        return super().decode(*z).detach().numpy()
+
+
+class NoTensors(Net):
+    def encode(self, *x):
+        return 3, 4
+
+
 bce = partial(F.binary_cross_entropy_with_logits, reduction="none")
 
 
@@ -568,6 +578,8 @@ WRONG |= {
         ("`.chunk(2, dim=1)` gives both. (encode)", NoChunk),
         ("respect to the weights:", FrozenEncoder),
         ("respect to the weights:", FrozenDecoder),
+        ("respect to the weights:", NumPyDecoder),
+        ("`.chunk(2, dim=1)` gives both. (encode)", NoTensors),
         ("write the encoder", lambda *_: nn.Module()),
         ("are to be nn.Sequential", lambda *s: pair()(s[0], s[1])[0]),
     ],

@@ -575,6 +575,7 @@ FORMS = {
     "loader": DataLoader(TensorDataset(torch.from_numpy(FIRST) / 255), batch_size=8),
     "pictures": [noise(i) for i in range(40)],
     "pictures and labels": (FIRST, np.zeros(40)),
+    "Keras's two": ((FIRST[:30], np.zeros(30)), (FIRST[30:], np.zeros(10))),
     "columns": {"image": [noise(i) for i in range(40)], "label": 40 * [3]},
     "Hugging Face": HuggingFaces(),
 }
@@ -602,6 +603,8 @@ def test_files_of_arrays_and_of_numbers(tmp_path, monkeypatch):
     save = partial(np.savetxt, fmt="%d", delimiter=",", comments="")
     save(tmp_path / "kaggle.csv", rows, header=header)
     save(tmp_path / "no header.csv", rows)
+    marked = b"\xef\xbb\xbf" + (tmp_path / "no header.csv").read_bytes()
+    (tmp_path / "mark.csv").write_bytes(marked)
     save(tmp_path / "label last.CSV", np.roll(rows, -1, axis=1), header=f"{header[6:]},label")
     np.savez(tmp_path / "two.npz", grey, labels)
     parts = {"train": slice(20), "val": slice(20, 25), "test": slice(25, 40)}
@@ -612,7 +615,14 @@ def test_files_of_arrays_and_of_numbers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = load_images((grey, labels))
     assert expected.class_names == ("0", "1", "2") and expected.shape == (1, 8, 8)
-    for name in ("kaggle.csv", "no header.csv", "label last.CSV", "two.npz", "medmnist.npz"):
+    for name in (
+        "kaggle.csv",
+        "no header.csv",
+        "mark.csv",
+        "label last.CSV",
+        "two.npz",
+        "medmnist.npz",
+    ):
         images = load_images(name)
         assert images.name == name and same(images, expected)
     assert load_images("keras.npz").class_names == ("0", "1", "2", "unlabelled")
@@ -690,6 +700,8 @@ def test_data_sets_that_cannot_be_used():
         load(Items([{"box": 1, "picture": noise(i)} for i in range(30)]))
     with pytest.raises(ValueError, match=r"Pillow's, or a tensor or array of numbers, got object"):
         load(coloured().astype(object))
+    with pytest.raises(ValueError, match="has names and numbers as labels: use one of them"):
+        load(Items([(noise(i), "a" if i % 2 else 1) for i in range(30)]))
     with pytest.raises(ValueError, match="has 1 classes, but labels from 0 to 2"):
         load(Items([(noise(i), i % 3) for i in range(30)], classes=["a"]))
     for empty in (Items([]), Dataset()):
@@ -712,7 +724,8 @@ def test_neither_a_name_nor_a_folder(tmp_path, monkeypatch):
     (tmp_path / "mine.zip").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"mine.zip is another file: an archive must be unpacked"):
         load_images("mine.zip")
-    for name, content in {"a.csv": "id,name,age\n1,2,3\n", "b.npz": "", "c.npy": "no"}.items():
+    columns = {"a.csv": "id,name,age\n1,2,3\n", "one.csv": "1\n2\n", "empty.csv": ""}
+    for name, content in {**columns, "b.npz": "", "c.npy": "no"}.items():
         (tmp_path / name).write_text(content)
         with pytest.raises(ValueError, match=f"{re.escape(name)} cannot be read: "):
             load_images(name)

@@ -19,6 +19,7 @@ from vaes import (
     Foreign,
     Logits,
     WithSampler,
+    alike,
     bce_logits,
     decoding,
     foreign_loss,
@@ -26,6 +27,7 @@ from vaes import (
     mmd,
     mse,
     of_likelihood,
+    of_sigma,
     target,
     with_methods,
     with_recon,
@@ -381,6 +383,22 @@ def test_a_beta_of_the_number_of_pixels_is_a_mean_only_if_measured_or_large():
             assert "mean over" not in finding.evidence
         (finding,) = inspect_vae(model, broken.mean_for_sum, x)
         assert f"a mean over {n_pixels} pixels" in finding.evidence
+
+
+def test_a_sigma_that_is_a_weight_beside_an_unknown_kl_is_no_reason_to_stop():
+    def drawn(self, mu, log_var):
+        return mu + self.fc3.weight.std() * torch.randn_like(mu)
+
+    kind = with_methods(reparameterize=drawn)
+    loss = of_sigma(lambda v: F.elu(v) + 1.1)
+    assert found(kind(), loss, torch.rand(16, 1, 28, 28)) == ["KL formula", "log_var ignored"]
+
+
+def test_a_single_image_of_few_latents_is_not_accused_by_chance():
+    kind, loss = alike(lambda v: F.elu(v) + 1.1)
+    for seed in range(6):
+        torch.manual_seed(seed)
+        assert found(kind(n_latents=2), loss, torch.rand(1, 1, 28, 28)) == []
 
 
 def test_a_collapsed_decoder_that_ignores_z_is_not_accused():

@@ -109,7 +109,7 @@ def test_what_papermill_asked_for_is_what_the_lesson_gets(papermill):
     papermill('dataset = "digits"', "epochs = 10", "lr = 0.001")
     with pytest.raises(ValueError, match="no parameter 'latent': did you mean 'latent_size'"):
         papermill("latent = 2")
-    says = r'epochs is 10, but 7 was asked for; is .* without its tag "parameters"\?'
+    says = r'epochs is 10, but 7 was asked for; is .* without its tag "parameters", or'
     with pytest.raises(ValueError, match=says):  # the tag is lost: the lesson's own cell came later
         papermill('dataset = "digits"', "epochs = 7")
 
@@ -150,6 +150,9 @@ NO_NUMBER = "is no number: write it like 0.3, with a point."
         (torch.tensor(0.3), " You guessed 0.3."),
         (torch.tensor([0.3]), " You guessed 0.3."),
         (torch.zeros(2), f" Your guess tensor([0., 0.]) {NO_NUMBER}"),
+        (1_234_567, " You guessed 1234567."),
+        (True, f" Your guess True {NO_NUMBER}"),
+        (float("nan"), f" Your guess nan {NO_NUMBER}"),
         ("0,3", f" Your guess '0,3' {NO_NUMBER}"),
         ((0, 3), f" Your guess (0, 3) {NO_NUMBER}"),
         ([0.3], f" Your guess [0.3] {NO_NUMBER}"),

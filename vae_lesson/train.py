@@ -58,8 +58,9 @@ def fit(
     the result is the same bit for bit, on a GPU not quite: convolutions add up in any order.
     checkpoint: a file that is written after every epoch. resume: True goes on from it, if it is
     there, to the same result as an unbroken training; False starts anew; None refuses to choose.
-    graph: on a CUDA device the steps run as one CUDA graph, so that Python in `terms` (a counter, a
-    number of outside) runs four times and is then frozen. False runs it at every step.
+    graph: on a CUDA device a step is recorded as one CUDA graph, so that Python in `terms` (a
+    counter, a number of outside) runs in the first steps, then only in an epoch's smaller last
+    batch and on `test`. False runs it at every step.
 
     Under torchrun each process takes its share of every batch, and all end with the same weights.
     On a GPU numbers are read at an epoch's end.

@@ -22,7 +22,8 @@ READINGS = {
     "σ²": lambda v: v.abs().sqrt(),
     "2σ": lambda v: v.abs() / 2,
 }
-AS_THE_NOISE = "what the noise takes it for"  # a reading too: of σ = elu(v) + 1, say, in both
+# Any other σ of log_var, such as elu(v) + 1, that loss and model share.
+AS_THE_NOISE = "what the noise takes it for"
 # A reconstruction loss's derivative by the output o is c · (mean − target) / scale of these two.
 LIKELIHOODS = {
     "Bernoulli on logits": lambda o: (o.sigmoid(), 1),

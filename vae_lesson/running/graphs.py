@@ -28,9 +28,9 @@ def graphed(step: Callable[..., Tensor], generator: torch.Generator) -> Callable
 class GraphedStep:
     """Calls step(*batch) -> sums, from the fourth call on as a graph, with the same result.
 
-    `step` must work on the device alone, and draw its noise from `generator`. Batches of another
-    size than the first are stepped without the graph, and so is everything if a step waits for the
-    GPU, which a recording must not, or if recording fails: one line says why.
+    `step` draws its noise from `generator`. Batches of another size than the first are stepped
+    without the graph, and so is everything if a step waits for the GPU, which a recording must not,
+    or if recording fails: one line says why.
     The sums that are returned are overwritten by the next call.
     """
 

@@ -105,7 +105,7 @@ def own_path(given: str | Path | int, names: tuple[str, ...] = NAMES) -> Path:
     if str(given):
         # A notebook works in its own folder: the pictures may lie there or in the project.
         starts = (Path.cwd(), project())
-        tried = dict.fromkeys(start / Path(str(given)).expanduser() for start in starts)
+        tried = dict.fromkeys(start / os.path.expanduser(str(given)) for start in starts)
         where = f" (there is no folder {shown(' or '.join(map(str, tried)))})"
         for path in tried:
             is_file = os.path.isfile(path)

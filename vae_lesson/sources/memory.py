@@ -2,7 +2,9 @@
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +40,12 @@ class InMemory(Dataset):
         plain = isinstance(given, (Tensor, np.ndarray, Mapping, list, tuple))
         self.name = self.title = name or ("pictures" if plain else type(given).__name__)
         self.class_names, self.labels = _class_names(given), None
-        if isinstance(given, tuple) and len(given) == 2:
-            given = dict(zip("xy", given))  # as Keras has them
+        if isinstance(given, tuple) and len(given) == 2:  # (x, y), or Keras's two of them
+            pairs = dict(zip(("train", "test"), given))
+            if all(isinstance(pair, tuple) and len(pair) == 2 for pair in given):
+                given = {f"{n}_{part}": v for part, xy in pairs.items() for n, v in zip("xy", xy)}
+            else:
+                given = dict(zip("xy", given))
         if isinstance(given, Mapping):
             given, self.labels = _columns(given)
         self.given, self.side = given, side or SIDE
@@ -67,9 +73,9 @@ class InMemory(Dataset):
             elif isinstance(picture, Mapping):
                 name, label_name = _named(picture)[0]
                 picture, label = picture[name], picture.get(label_name)
-            if isinstance(picture, (str, Path)):
-                picture = Image.open(picture)
-            pixels, seen = prepare(picture, self.side, self.scales)
+            is_path = isinstance(picture, (str, Path))
+            with Image.open(picture) if is_path else nullcontext(picture) as opened:
+                pixels, seen = prepare(opened, self.side, self.scales)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all Pillow's
             return None, UNLABELLED, shown(str(error))
         return pixels, _label(label), seen
@@ -115,15 +121,19 @@ def _named(columns: Mapping) -> list[tuple[str, str]]:
     if not pairs:
         raise ValueError(
             "pictures in a dictionary or file must be called image, img, images or x, and their "
-            f"labels label, labels or y, got {', '.join(map(str, columns))}"
+            f"labels label, labels or y, got {', '.join(map(str, columns))}; of a dictionary of "
+            "data sets give one"
         )
     return pairs
 
 
 def _columns(columns: Mapping) -> tuple:
     """Return the pictures of all parts together, and as many labels, None where there are none."""
-    pictures, labels = [], []
-    for name, label_name in _named(columns):
+    pictures, labels, named = [], [], _named(columns)
+    others = columns.keys() - {name for pair in named for name in pair}
+    if others and not any(label_name in columns for _, label_name in named):
+        print(f"No labels: none of {', '.join(sorted(map(str, others)))} is called label or y.")
+    for name, label_name in named:
         pictures.append(columns[name])
         n = len(pictures[-1])
         labels += list(columns.get(label_name, [None] * n))
@@ -141,7 +151,7 @@ def read_file(path: Path) -> np.ndarray | dict:
             return _read_csv(path)
         found = np.load(path)
         return found if isinstance(found, np.ndarray) else dict(found)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
@@ -150,19 +160,20 @@ def _read_csv(path: Path) -> dict:
     a header, with or without labels, which are the first column if none is called "label"."""
     with open(path, encoding="utf-8-sig") as file:
         names = [name.strip(' "\n') for name in file.readline().lower().split(",")]
-    n_headers = int(names[0].strip("+-.e0123456789") != "")
-    values = np.loadtxt(path, np.float32, delimiter=",", skiprows=n_headers, ndmin=2)
-    labels = {}
-    if math.isqrt(values.shape[1]) ** 2 != values.shape[1]:
-        column = names.index("label") if "label" in names else 0
-        labels = {"labels": values[:, column]}
-        values = np.delete(values, column, axis=1)
-    side = math.isqrt(values.shape[1])
-    if side * side != values.shape[1]:
+    n_headers = int(names[0].strip("+-.e0123456789") != "" or names[0] == "")
+    side = math.isqrt(len(names))
+    if side < 2 or len(names) - side**2 > 1:
         raise ValueError(
             f"{len(names)} columns are not side² pixels, with a label or without, as in Kaggle's "
-            "label,pixel0,…,pixel783"
+            "label,pixel0,…,pixel783, and no other column"
         )
+    if path.stat().st_size > 2e7:
+        print(f"Reading {path.name}, which takes a while.")
+    form = {"delimiter": ",", "skiprows": n_headers, "ndmin": 2, "encoding": "utf-8-sig"}
+    values, labels = np.loadtxt(path, np.float32, **form), {}
+    if len(names) > side**2:
+        column = names.index("label") if "label" in names else 0
+        labels, values = {"labels": values[:, column]}, np.delete(values, column, axis=1)
     whole = values.astype(np.int32)
     values = whole if np.array_equal(whole, values) else values
     return {"images": values.reshape(-1, side, side)} | labels

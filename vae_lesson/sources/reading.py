@@ -51,6 +51,8 @@ def read_images(pictures: Dataset, cache: Path, colour: bool | None, seed: int) 
         print(line)
     labels, names = (known["train_labels"], known["test_labels"]), pictures.class_names
     seen = {label for part in labels for label in part}
+    if len({isinstance(label, str) for label in seen - {UNLABELLED}}) > 1:
+        raise ValueError(f"{pictures.title} has names and numbers as labels: use one of them")
     found = sorted(seen - {UNLABELLED})
     if names is None or not found or isinstance(found[0], str):
         names = [str(label) for label in found] or [pictures.name]

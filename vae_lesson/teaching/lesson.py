@@ -115,6 +115,7 @@ def _asked() -> dict[str, object]:
     injected = "\n".join(cell for cell in cells if cell.startswith("# Parameters\n"))
     asked = {}
     for name, value in re.findall(r"^(\w+) = (.*)", injected, re.M):
+        asked[name] = ...
         with contextlib.suppress(ValueError, SyntaxError):  # float("nan"), refused elsewhere
             asked[name] = ast.literal_eval(value)
     return asked
@@ -127,10 +128,13 @@ def _not_as_asked(asked: dict[str, object], values: dict[str, object]) -> list[s
         if name not in values:
             near = difflib.get_close_matches(name, values, n=1, cutoff=0)[0]
             misspelt.append(f"there is no parameter {name!r}: did you mean {near!r}?")
-        elif values[name] != value:
+        elif value not in (..., values[name]):
             lost.append(f"{name} is {values[name]!r}, but {value!r} was asked for")
     if lost:
-        lost.append('is the lesson\'s own cell of parameters without its tag "parameters"?')
+        lost.append(
+            'is the lesson\'s own cell of parameters without its tag "parameters", or was it run '
+            "again after papermill's?"
+        )
     return misspelt + lost
 
 
@@ -215,9 +219,12 @@ def answer(guess, measured: float, what: str) -> "Text":
     if guess is ... or guess is None:
         return Text(text)
     try:
-        return Text(f"{text} You guessed {float(guess):g}.")
-    except (TypeError, ValueError, RuntimeError):
-        return Text(f"{text} Your guess {guess!r} is no number: write it like 0.3, with a point.")
+        number = math.nan if isinstance(guess, bool) else float(guess)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = math.nan
+    if math.isfinite(number):
+        return Text(f"{text} You guessed {number:.7g}.")
+    return Text(f"{text} Your guess {guess!r} is no number: write it like 0.3, with a point.")
 
 
 class Text(str):

@@ -59,7 +59,8 @@ def network(answer: Callable[[int, int], nn.Module]) -> Verdict:
 
 def side_by_side(coded: object) -> Tensor | Verdict:
     """Return mu and log_var `(B, 2 · latent_size)` of what `encode` gave, if it gave the two."""
-    if not isinstance(coded, tuple | list) or len(coded) != 2:
+    is_pair = isinstance(coded, tuple | list) and len(coded) == 2
+    if not is_pair or not all(isinstance(part, Tensor) for part in coded):
         says = "return two tensors, mu and log_var: `.chunk(2, dim=1)` gives both"
         return Verdict(f"Not yet: {says}.")
     return torch.cat([*coded], dim=1)

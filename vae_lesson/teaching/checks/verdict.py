@@ -8,6 +8,7 @@ gradient too: with the right values and a blocked gradient a model does not lear
 
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -110,12 +111,19 @@ def _judge_gradient(
         loss = result.sum() + 0 * sum(leaf.sum() for leaf in learn.values())  # so that each has one
         return torch.autograd.grad(loss, [*learn.values()])
 
-    found = attempt(lambda *a: gradient(torch.as_tensor(answer(*a))), *arguments)
+    with warnings.catch_warnings(action="ignore"):  # torch's, of what the verdict says better
+        found = attempt(lambda *a: gradient(torch.as_tensor(answer(*a))), *arguments)
     if isinstance(found, Verdict):  # even asking for it fails, as behind NumPy
         return blocked([*learn])
     ours = gradient(right)
     wrong = [name for name, mine, wanted in zip(learn, found, ours) if not _same(mine, wanted)]
     return blocked(wrong) if wrong else Verdict("✓ Correct.")
+
+
+def learns(*results: object) -> Verdict:
+    """Return the verdict on right results of a network: its weights must learn from each."""
+    reached = all(getattr(result, "requires_grad", False) for result in results)
+    return Verdict("✓ Correct.") if reached else blocked(["the weights"])
 
 
 def blocked(names: list[str]) -> Verdict:
