@@ -47,16 +47,19 @@ def jupyterlab(folder: Path, app: str = "jupyterlab"):
         }
         command = [sys.executable, "-m", app, *options.split()]
         process = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
-        try:
-            while process.poll() is None:
-                try:
-                    urllib.request.urlopen(f"{address}/api", timeout=60)
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            else:
-                text = (Path(home) / "lab.log").read_text()
+        # Not urlopen, which remembers the proxies of its first call, another test's perhaps.
+        ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+        def answers() -> bool:
+            text = (Path(home) / "lab.log").read_text()
+            if process.poll() is not None:
                 raise RuntimeError(f"JupyterLab did not start: {text[-2000:]}")
+            with contextlib.suppress(OSError):
+                return bool(ask(f"{address}/api", timeout=60))
+            return False
+
+        try:
+            eventually(answers)
             yield address
         finally:
             process.terminate()

@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 import io
 import re
+import urllib.request
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 from lessons import read
@@ -67,6 +69,15 @@ class Play:
             self.names |= known
         plt.close("all")
         return shown.getvalue()
+
+
+def offline(monkeypatch, folder: Path) -> None:
+    """Give lessons a folder of their own for data and results, and no network."""
+    for variable in ("RESULTS", "DATA", "SITE"):
+        monkeypatch.setenv(f"VAE_LESSON_{variable}", str(folder))
+    for variable in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens: no test downloads
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies
 
 
 def few_images(monkeypatch, n_train: int, n_test: int) -> None:

@@ -9,7 +9,7 @@ from types import CodeType
 import pytest
 import torch
 from lessons import NAMES
-from play import Play, code_cells, few_images
+from play import Play, code_cells, few_images, offline
 from tiny import coloured_folder
 
 AT_ONCE = {"<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"}  # other code runs when called
@@ -150,7 +150,7 @@ SAID = {
 @pytest.mark.lessons
 @pytest.mark.parametrize("name", NAMES)
 def test_cells_run_again_from_the_last_to_the_first_say_the_same(name, monkeypatch, tmp_path):
-    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    offline(monkeypatch, tmp_path)
     few_images(monkeypatch, 300, 10_000 if name < "08" else 1000)
     play, cells, said = Play(name), code_cells(name), {}
     for cell in cells:
@@ -168,7 +168,7 @@ def test_cells_run_again_from_the_last_to_the_first_say_the_same(name, monkeypat
 
 @pytest.mark.lessons
 def test_lesson_11_on_grey_pictures_without_classes(monkeypatch, tmp_path):
-    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path / "results"))
+    offline(monkeypatch, tmp_path / "results")
     coloured_folder(tmp_path / "mine", n=100, side=20, mode="L")
     play = Play("11_own_pictures", dataset=str(tmp_path / "mine"), epochs=1)
     text = "".join(map(play.run, code_cells("11_own_pictures")))

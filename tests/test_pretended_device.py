@@ -8,7 +8,7 @@ import pytest
 import torch
 from draws import seeded
 from lessons import NAMES, exercises, read
-from play import Play, code_cells, few_images
+from play import Play, code_cells, few_images, offline
 from pretended import pretended
 from tiny import IMAGES, TEST, fit, new
 from vaes import BROKEN, HEALTHY
@@ -101,10 +101,7 @@ def test_a_vq_vae_takes_images_from_the_cpu_for_their_tokens(kind):
 @every_kind
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_runs_as_it_stands_and_with_its_solution(name, kind, monkeypatch, tmp_path):
-    for variable in ("RESULTS", "DATA", "SITE"):
-        monkeypatch.setenv(f"VAE_LESSON_{variable}", str(tmp_path))
-    for variable in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens: no test downloads
+    offline(monkeypatch, tmp_path)
     for each, images in OFFLINE.items():
         monkeypatch.setattr(sources, each, images)
     # 600: two whole batches also of `fit_fast`, of which the second is recorded.
