@@ -78,12 +78,14 @@ def train_autoencoder(encoder, decoder, *how, **mistake):
     train(weights, lambda x: ((decoder(encoder(x)) - x) ** 2).sum(1), *how, **mistake)
 
 
-def train_vae(model, images, epochs, batch_size, lr, generator, noise=True, **mistake):
+def train_vae(
+    model, images, epochs, batch_size, lr, generator, noise=True, blocked=False, **mistake
+):
     def loss(x):
         mu, log_var = model.encode(x)
         eps = torch.randn(mu.shape, generator=generator)
         z = mu + torch.exp(0.5 * log_var) * eps if noise else mu
-        return bce(model.decode(z), x).sum(dim=1) + kl(mu, log_var)
+        return bce(model.decode(z.detach() if blocked else z), x).sum(dim=1) + kl(mu, log_var)
 
     weights = [*model.parameters()]
     train(weights, loss, images, epochs, batch_size, lr, generator, **mistake)
@@ -235,7 +237,14 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
         ("wanted Linear(in_features=784", lambda latent, hidden: pair()(latent, 2 * hidden)),
         ("return two nn.Sequential", lambda latent, hidden: nn.Sequential(nn.ReLU())),
     ],
-    "training": loops(train_autoencoder),
+    "training": [
+        *loops(train_autoencoder),
+        ("the mean over pixels", partial(train_autoencoder, reduce=lambda v: v.mean() / 784)),
+        (
+            "the first gradients are off by",
+            partial(train_autoencoder, reduce=lambda v: v.mean() / 2),
+        ),
+    ],
     "network": [  # (latent_size, hidden_size)
         ("for latent_size 3 and hidden_size 5 the layers' weights", partial(Net, heads=1)),
         ("two heads, which are as good", TwoHeads),
@@ -303,6 +312,7 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
         ("mean over pixels", lambda a, x, m, v: bce(a, x).mean() + kl(m, v)),
         ("mean over pixels", lambda a, x, m, v: bce(a, x).mean() + kl(m, v).mean()),
         ("mean over pixels", lambda a, x, m, v: bce(a, x).mean() + kl(m, v).sum()),
+        ("the sum over the batch", lambda a, x, m, v: bce(a, x).sum() + kl(m, v)),
         ("KL subtracted", lambda a, x, m, v: bce(a, x).sum(dim=1) - kl(m, v)),
         ("the ELBO itself", lambda a, x, m, v: -bce(a, x).sum(dim=1) - kl(m, v)),
         ("one number for", lambda a, x, m, v: (bce(a, x).sum(dim=1) + kl(m, v)).mean()),
@@ -314,6 +324,7 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
     "vae_training": [
         *loops(train_vae),
         ("the noise is forgotten", partial(train_vae, noise=False)),
+        ("a z that blocks the gradient", partial(train_vae, blocked=True)),
     ],
     "sample": [  # (model, n, latent_size, generator)
         ("logits", lambda *a: torch.logit(RIGHT["sample"](*a))),

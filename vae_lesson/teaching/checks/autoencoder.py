@@ -13,7 +13,7 @@ from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw, 
 @ours(losses.squared_error)
 def squared_error(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Check answer(x_hat, x) -> `(B,)`, the squared error summed over pixels."""
-    x_hat, x = draw((3, 8), (3, 8), learn=True)
+    x_hat, x = ((v / 20).requires_grad_() for v in draw((3, 784), (3, 784)))
     square = (x - x_hat).square()
     right = square.sum(dim=1)
     whole = [square.sum(), square.mean(), right.mean()]  # the last two: F.mse_loss, and a batch's
@@ -77,6 +77,7 @@ def training(answer: Callable) -> Verdict:
     """Check answer(encoder, decoder, images, epochs, batch_size, lr, generator), which trains."""
 
     def make() -> tuple[nn.Module, nn.Module]:
-        return nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(2, 4), nn.Sigmoid())
+        return nn.Sequential(nn.Linear(784, 2)), nn.Sequential(nn.Linear(2, 784), nn.Sigmoid())
 
-    return compare_training(answer, our_training, make, {})
+    scales = {"the mean over pixels: sum them": {"reduce": lambda errors: errors.mean() / 784}}
+    return compare_training(answer, our_training, make, {}, scales)

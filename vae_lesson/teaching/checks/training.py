@@ -1,5 +1,7 @@
-"""How a loop that trains is checked: by the weights that it leaves."""
+"""How a loop that trains is checked: by the weights that it leaves, and by its first gradients,
+since Adam's steps are the same for a loss of any scale."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -18,21 +20,40 @@ MISTAKES = {  # of every loop, as options of `descend`
 }
 
 
-def compare_training(answer: Callable, ours: Callable, make: Callable, mistakes: dict) -> Verdict:
+def compare_training(
+    answer: Callable, ours: Callable, make: Callable, mistakes: dict, scales: dict | None = None
+) -> Verdict:
     """Compare what `answer` leaves of the modules that `make` makes, and what `ours` does, which
-    makes a mistake on request: `mistakes` maps what to say to its options."""
-    wrong = {says: _weights_after(ours, make, **how) for says, how in (MISTAKES | mistakes).items()}
-    right, weights = _weights_after(ours, make), "the trained weights"
-    return compare(lambda: _weights_after(answer, make), (), right, wrong, values=weights)
+    makes a mistake on request: `mistakes`, and `scales` of the loss, map what to say to its
+    options."""
+
+    def compared(part: int, options: dict, values: str) -> Verdict:
+        wrong = {says: _after(ours, make, **how)[part] for says, how in options.items()}
+        right = _after(ours, make)[part]
+        return compare(lambda: _after(answer, make)[part], (), right, wrong, values=values)
+
+    scales = scales or {}
+    verdict = compared(0, MISTAKES | mistakes | scales, "the trained weights")
+    return compared(1, scales, "the first gradients") if verdict.ok else verdict
 
 
-def _weights_after(train: Callable, make: Callable, epochs: int = 2, **mistake) -> Tensor:
+def _after(train: Callable, make: Callable, epochs: int = 2, **mistake) -> tuple[Tensor, Tensor]:
+    """Return the weights after a training, and their gradients in its first step."""
     with seeded():
         modules = make()
+    weights = [weight for module in modules for weight in module.parameters()]
+    first = [torch.zeros_like(weight) for weight in weights]
+
+    def keep(gradient: Tensor, place: Tensor) -> None:
+        if not place.any():
+            place.copy_(gradient)
+
+    for weight, place in zip(weights, first):
+        weight.register_hook(functools.partial(keep, place=place))
     generator = torch.Generator().manual_seed(7)
-    images = torch.randint(0, 256, (20, 2, 2), generator=generator).byte()
+    images = torch.randint(0, 256, (20, 28, 28), generator=generator).byte()
     train(*modules, images, epochs, 8, 0.01, generator, **mistake)
-    return torch.cat([w.detach().flatten() for module in modules for w in module.parameters()])
+    return tuple(torch.cat([v.detach().flatten() for v in each]) for each in (weights, first))
 
 
 def descend(

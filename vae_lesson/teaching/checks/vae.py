@@ -141,6 +141,7 @@ def neg_elbo(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verd
     pixel_mean = [mean + kl, *(mean.mean() + k for k in (kl, kl.mean(), kl.sum()))]
     mistakes = {
         "the mean over pixels beside a summed KL: beta times the number of pixels": pixel_mean,
+        "the sum over the batch: keep one value an image": recon.sum() + kl,
         "the KL subtracted: it is a cost, add it": recon - kl,
         "the ELBO itself: what is minimised is −ELBO": -right,
         "a sigmoid applied twice: the loss takes logits": twice + kl,
@@ -150,13 +151,16 @@ def neg_elbo(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verd
     return compare(answer, (x_logits, x, mu, log_var), right, mistakes, per_image=True, learn=learn)
 
 
-def our_vae_training(model, images, epochs, batch_size, lr, generator, noise=1, **mistake) -> None:
-    """Train a VAE: what `fit` does, without what surrounds it."""
+def our_vae_training(
+    model, images, epochs, batch_size, lr, generator, noise=1, blocked=False, **mistake
+) -> None:
+    """Train a VAE: what `fit` does, without what surrounds it; noise and blocked make mistakes."""
 
     def loss(x: Tensor) -> Tensor:
         mu, log_var = model.encode(x)
         eps = noise * torch.randn(mu.shape, generator=generator, device=mu.device)
-        x_logits = model.decode(models.reparameterize(mu, log_var, eps))
+        z = models.reparameterize(mu, log_var, eps)
+        x_logits = model.decode(z.detach() if blocked else z)
         return our_neg_elbo(x_logits, x, mu, log_var)
 
     descend([*model.parameters()], loss, images, epochs, batch_size, lr, generator, **mistake)
@@ -165,8 +169,11 @@ def our_vae_training(model, images, epochs, batch_size, lr, generator, noise=1, 
 @ours(our_vae_training)
 def vae_training(answer: Callable) -> Verdict:
     """Check answer(model, images, epochs, batch_size, lr, generator), which trains."""
-    mistakes = {"mu in place of z: the noise is forgotten": {"noise": 0}}
-    return compare_training(answer, our_vae_training, lambda: [VAE(2, 3, (1, 2, 2))], mistakes)
+    mistakes = {
+        "mu in place of z: the noise is forgotten": {"noise": 0},
+        "a z that blocks the gradient: recon does not reach the encoder": {"blocked": True},
+    }
+    return compare_training(answer, our_vae_training, lambda: [VAE(2, 3)], mistakes)
 
 
 def our_sample(model, n: int, latent_size: int, generator: torch.Generator) -> Tensor:
