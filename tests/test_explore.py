@@ -21,9 +21,10 @@ from jupyter_client.manager import start_new_kernel
 from PIL import Image, ImageDraw
 
 from vae_lesson import data, evaluate, explore, latent, models
-from vae_lesson.explore import drawing, explorer, maps, morphs
+from vae_lesson.explore import drawing, explorer, maps, morphs, page
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.pictures import GAP, PICTURE, as_pictures, enlarged
+from vae_lesson.explore.toy import toy_terms
 from vae_lesson.priors import discrete
 from vae_lesson.teaching import reopen
 
@@ -965,6 +966,108 @@ def test_what_a_filmstrip_cannot_show_hides_no_explorer():
     shown = explore.direction_sliders(overflows, torch.zeros(3), {"a": (torch.eye(3)[0], 3.0)})
     bundle, _ = shown._repr_mimebundle_()
     assert explorer.WIDGET in bundle and "image/png" in bundle
+
+
+# --- figures that move without a decoder ---------------------------------------------------------
+
+
+def integrated(mu: float, sigma: float) -> list[float]:
+    """Return recon, KL, -ELBO, -log p(x) and KL(q ‖ p(z|x)), as integrals over a wide grid."""
+    z = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
+    normal, step = torch.distributions.Normal, z[1] - z[0]
+    log_prior, log_q = normal(0.0, 1.0).log_prob(z), normal(mu, sigma).log_prob(z)
+    log_x = normal(2 * torch.tanh(2 * z), 0.5).log_prob(torch.tensor(1.2))
+    log_p = ((log_prior + log_x).exp().sum() * step).log()
+    log_posterior = log_prior + log_x - log_p
+
+    def mean(values: torch.Tensor) -> float:
+        return (log_q.exp() @ values * step).item()
+
+    recon, kl, gap = mean(-log_x), mean(log_q - log_prior), mean(log_q - log_posterior)
+    return [recon, kl, recon + kl, -log_p.item(), gap]
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.26, 1.0])
+@pytest.mark.parametrize("mu", [-1.0, 0.0, 0.52, 2.0])
+def test_the_nats_of_the_toy_are_integrals(mu, sigma):
+    np.testing.assert_allclose([*toy_terms(mu, sigma).values()], integrated(mu, sigma), atol=1e-6)
+
+
+def test_the_smallest_gap_of_the_toy_is_what_lesson_02_says():
+    gaps = [
+        toy_terms(m, s)["gap"] for m in np.arange(0.3, 0.8, 0.02) for s in np.arange(0.1, 0.5, 0.02)
+    ]
+    assert min(gaps) == pytest.approx(0.228, abs=0.001)
+
+
+def some_clouds(n_steps: int = 9, n: int = 40, scale: float = 1.0) -> list[tuple]:
+    """Return clouds that move to the right and shrink; at the end σ is exp(-1)."""
+    mu, steps = torch.randn((n, 2), generator=torch.Generator().manual_seed(0)), range(n_steps)
+    return [(scale * (mu + torch.tensor([k / 4, 0.0])), -k / 4 * torch.ones(n, 2)) for k in steps]
+
+
+def watched(**others) -> explorer.Figure:
+    clouds = {"one": some_clouds(), "two": [(0 * mu, 0 * log_var) for mu, log_var in some_clouds()]}
+    return explore.watch_clouds(clouds | others, [*range(8), 500], torch.arange(40) % 10)
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (
+            explore.toy,
+            "Toy: prior, posterior, and q with μ = 0, σ = 1; in nats: recon 8.19, KL 0.00, "
+            "−ELBO 8.19, −log p(x) 1.60, gap 6.59",
+        ),
+        (
+            watched,
+            "Clouds of one and two: 2σ ellipses of q(z|x) at training steps 0, 2, 4, 6, 500; at "
+            "the end the typical σ is 0.37 for one, 1 for two",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_headless", [False, True])
+def test_a_figure_has_a_still_picture_and_what_a_page_needs(make, says, is_headless, monkeypatch):
+    count, figure = n_widgets(), make()
+    content = {"content": {"allow_stdin": not is_headless}}
+    monkeypatch.setattr(explorer, "_request", lambda: content)
+    bundle, _ = figure._repr_mimebundle_()
+    assert alt_of(figure) == says and bundle["text/plain"] == explorer.STILL
+    assert bundle.keys() - {explorer.WIDGET} == {"image/png", "text/plain"}
+    assert (explorer.WIDGET in bundle) != is_headless
+    height, width, _ = still_of(figure).shape
+    assert height < 550 and width < 860
+    monkeypatch.setenv("VAE_LESSON_SITE", "1")
+    left = figure._repr_mimebundle_()[0][page.MIME]
+    assert left["state"].keys() == figure.state.keys() and left["state"]["warnings"] == []
+    assert left["networks"] == [] and left["weights"] == {}
+    assert n_widgets() > count
+    figure.close()
+    assert n_widgets() == count
+
+
+def test_clouds_are_packed_in_thousandths_and_the_axes_reach_nine_of_ten():
+    figure, far = watched(), torch.cat(some_clouds()[-1][:1]).abs().amax(dim=1)
+    for given, codes in zip([some_clouds(), None], figure.state["codes"]):
+        found = np.frombuffer(codes, "<i2").reshape(9, 40, 4) / 1000
+        wanted = 0 * found if given is None else np.array([torch.hstack(pair) for pair in given])
+        np.testing.assert_allclose(found, wanted, atol=0.00051)
+    reach = figure.state["reach"]
+    assert reach - 1 < far.quantile(0.9) <= reach
+    assert figure.state["steps"][-1] == 500 and figure.state["labels"] == [*range(10)] * 4
+    assert watched(three=some_clouds(scale=0.1)).state["reach"] == reach  # of the widest
+    near = explore.watch_clouds({"one": some_clouds(scale=0.1)}, range(9), torch.zeros(40))
+    assert near.state["reach"] == 3  # the prior's circles are always in sight
+    wide = watched(three=some_clouds(scale=1000.0))
+    assert np.frombuffer(wide.state["codes"][2], "<i2").max() == 32767  # no overflow
+
+
+def test_clouds_must_be_pairs_of_two_dimensions_for_each_step():
+    good = some_clouds()
+    for bad in (good[:-1], [*good, good[0]], some_clouds(n=39), [(mu[:, :1], s) for mu, s in good]):
+        says = r"'three' needs 9 pairs \(mu, log_var\) of shape \(40, 2\), got "
+        with pytest.raises(ValueError, match=says):
+            watched(three=bad)
 
 
 # --- what explorers leave behind ------------------------------------------------------------------

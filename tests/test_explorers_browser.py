@@ -17,6 +17,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from vae_lesson import data, latent
+from vae_lesson.explore.toy import log_likelihood, toy_terms
 
 if labs.CHROMIUM is None:
     pytest.skip("no chromium here: apt-get install chromium", allow_module_level=True)
@@ -73,6 +74,9 @@ directions = {{
     "label": (torch.eye(5)[1] / 4, (0, 9, 1)),
     "to one side": (torch.eye(5)[2], (-1, 7)),
 }}
+low, high = torch.tensor([[2.0, -1.0]] * 4 + [[7.0, 0.0]]), torch.tensor([[0.5, 0.25]] * 5)
+moments = [(low * k / 2, k * high.log()) for k in range(3)]
+clouds = {{"β = 0": moments, {HOSTILE!r}: [(0 * mu, 0 * log_var) for mu, log_var in moments]}}
 """
 CALLS = {
     "latent_sliders": "explore.latent_sliders(vae, z0, images.test)",
@@ -83,7 +87,10 @@ CALLS = {
     "morph": "explore.morph(vae, images.test[3], images.test[30], images.test)",
     "draw_digit": "explore.draw_digit(vae, images)",
     "change_tokens": "explore.change_tokens(vq, images.test[20])",
+    "toy": "explore.toy()",
+    "watch_clouds": "explore.watch_clouds(clouds, [0, 10, 500], torch.full((5,), 3))",
 }
+FIGURES = ("toy", "watch_clouds")  # without a decoder
 SLIDERS = pytest.mark.parametrize("name", [name for name in CALLS if "sliders" in name])
 MAPS = pytest.mark.parametrize("name", [name for name in CALLS if "map" in name])
 
@@ -452,6 +459,97 @@ def test_a_morph_goes_from_one_image_to_the_other(host):
         arrived("lerp", 0.25)
 
 
+# Of the toy: at once what Python says.
+STANDS = [(0.0, 1.0), (0.52, 0.26), (2.0, 1.0), (-1.0, 1.0), (-1.0, 0.05), (1.3, 0.4), (2.0, 0.05)]
+
+
+def toy_stands(part: Part, mu: float, sigma: float) -> None:
+    """The sliders, the numbers, the bars and the words are those of q = N(mu, sigma²)."""
+    np.testing.assert_allclose(part.values(), [mu, sigma], atol=1e-9)
+    costs, terms = part.element.locator(".vae-costs"), toy_terms(mu, sigma)
+    said = dict(re.findall(r"(\S.*)\n+(\d+\.\d+)\n", costs.inner_text()))
+    assert [*said] == [*terms]
+    wanted = [*terms.values()]
+    np.testing.assert_allclose([*map(float, said.values())], wanted, atol=ROUNDED)
+    recon, _, _, floor, _ = wanted
+    boxes = [bar.bounding_box() for bar in costs.locator(".vae-track > div").all()]
+    track = costs.locator(".vae-track").first.bounding_box()
+    for box, start, nats in zip(boxes, [0, recon, 0, 0, floor], wanted):
+        assert 10 * (box["x"] - track["x"]) / track["width"] == pytest.approx(start, abs=0.05)
+        assert 10 * box["width"] / track["width"] == pytest.approx(nats, abs=0.05)
+    says = f"prior, posterior, and q with μ = {mu:.2f}, σ = {sigma:.2f}"
+    expect(part.get("img", says)).to_be_visible()
+
+
+def test_the_toy_moves_by_keyboard_mouse_and_typing_and_its_nats_are_those_of_python(host):
+    part = host("toy")
+    toy_stands(part, 0, 1)  # where it starts, clearly wrong
+    for mu, sigma in STANDS:
+        part.type(0, str(mu))
+        part.type(1, str(sigma), "Enter")
+        toy_stands(part, mu, sigma)
+    part.sliders.nth(0).focus()
+    part.keys("Home", *3 * ["ArrowRight"], "Tab", "Tab", "End", "ArrowLeft")
+    toy_stands(part, -0.97, 0.99)
+    labs.touch(part.sliders.nth(0), (0.5, 0.5))
+    part.keys("ArrowLeft", "ArrowRight")
+    toy_stands(part, part.values()[0], 0.99)
+    assert abs(part.values()[0] - 0.5) < 0.03
+
+
+def test_its_curves_are_the_densities(host):
+    part = host("toy")
+    part.type(0, "0.5")
+    part.type(1, "0.25")
+    z = torch.linspace(-3, 3, 61).double()
+    prior = torch.distributions.Normal(0.0, 1.0).log_prob(z)
+    posterior = prior + log_likelihood(z) + toy_terms(0.5, 0.25)["−log p(x)"]
+    q = torch.distributions.Normal(0.5, 0.25).log_prob(z)
+    for name, wanted in [("prior", prior), ("posterior", posterior), ("q", q)]:
+        d = part.element.locator(f"svg svg .vae-of-{name}").get_attribute("d")
+        x, y = np.array([point.split() for point in d[1:].split("L")], float).T
+        np.testing.assert_allclose(np.interp(z, x, 2 - y), wanted.exp(), atol=1e-3)
+
+
+def reddish(canvas) -> np.ndarray:
+    """Return [left, right, bottom, top] of what has class 3's colour on a panel, in z."""
+    values = canvas.evaluate(
+        "c => [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
+    image = np.array(values[1:]).reshape(values[0], values[0], 4).astype(int)
+    rows, columns = np.nonzero((image[..., 0] - image[..., 2] > 100) & (image[..., 3] > 90))
+    ends = [columns.min(), columns.max(), values[0] - rows.max(), values[0] - rows.min()]
+    return (np.array(ends) / values[0] * 2 - 1) * 5  # which the axes reach
+
+
+def test_clouds_move_by_keyboard_mouse_and_by_themselves(host):
+    part = host("watch_clouds")
+    first, second = part.element.locator("canvas").all()
+
+    def arrived(step: int, ends: list[float], says: str) -> None:
+        """The slider says this step, and the clouds of the first model reach so far."""
+        expect(part.element.get_by_text(f"step {step}", exact=True)).to_be_visible()
+        assert part.sliders.get_attribute("aria-valuetext") == str(step)
+        expect(part.get("img", f"clouds of β = 0 at step {step}: {says}")).to_be_visible()
+        np.testing.assert_allclose(reddish(first), ends, atol=0.1)
+        np.testing.assert_allclose(reddish(second), [-2, 2, -2, 2], atol=0.1)
+
+    way = [1 - 2 * 0.5**0.5, 3.5 + 2 * 0.5**0.5, -1.5, 1]  # of four clouds and the fifth
+    part.sliders.focus()
+    part.keys("Home")
+    arrived(0, [-2, 2, -2, 2], "typical σ 1.0, KL 0.0 nats")
+    part.keys("ArrowRight")
+    arrived(10, way, "typical σ 0.50, KL 2.1 nats")
+    part.keys("End")
+    arrived(500, [1, 3, -1.5, -0.5], "typical σ 0.25, KL 8.1 nats; 1 of 5 outside")
+    labs.touch(part.sliders, (0.5, 0.5))
+    arrived(10, way, "typical σ 0.50, KL 2.1 nats")
+    part.press("Play")
+    arrived(500, [1, 3, -1.5, -0.5], "typical σ 0.25, KL 8.1 nats; 1 of 5 outside")
+    part.page.wait_for_timeout(500)  # and there it stays
+    assert part.values() == [2]
+
+
 def cleared(part: Part) -> Part:
     """Return a pad's explorer after Clear."""
     part.press("Clear")
@@ -545,7 +643,7 @@ def test_every_part_has_a_name_as_it_is_written_and_the_keyboard_reaches_it(name
     roles = r"^ *- '?(slider|spinbutton|button|radio|application|img)"
     assert re.findall(roles, names, re.M)
     assert re.findall(roles + r'(?! ".+")', names, re.M) == []
-    assert HOSTILE in names or not name.startswith(("direction", "compared"))
+    assert HOSTILE in names or not name.startswith(("direction", "compared", "watch"))
     assert part.page.locator("img[src=x]").count() == 0
     for folded in part.element.locator("details:not([open]) summary").all():
         folded.press("Enter")
@@ -612,7 +710,7 @@ def while_there_is(name: str, notebook, folder):
     (folder / name).unlink()
 
 
-@pytest.mark.parametrize("name", [*CALLS][:-2])
+@pytest.mark.parametrize("name", [*CALLS][:-4])
 def test_the_code_comes_from_the_kernel_and_goes_there(name, notebook, folder):
     part = notebook(name)
     z = np.float32([0.3, -1.1, 0.65, 1.0, -0.4])[: len(part.mine.z)]
@@ -677,6 +775,15 @@ def test_what_a_decoder_raises_is_said_until_the_next_good_move(notebook, folder
     part.check(part.code(part.values()))
 
 
+def test_figures_move_while_the_kernel_is_busy(notebook, folder):
+    toy, clouds = map(notebook, FIGURES)
+    with while_there_is("cell", notebook, folder):
+        toy.sliders.first.press("End")
+        toy_stands(toy, 2, toy.values()[1])
+        clouds.sliders.press("Home")
+        expect(clouds.element.get_by_text("step 0", exact=True)).to_be_visible()
+
+
 @pytest.mark.parametrize("lag", ["cell", "model"])
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_clear_holds_though_the_kernel_lags_behind(goes_on, lag, notebook, folder):
@@ -715,6 +822,21 @@ def test_a_page_asks_for_its_weights_and_nothing_else(how, browser, folder, mine
         asked = {each for each in page.asked if not each.startswith("blob:")}
         assert asked == wanted | {f"{address}/explorers.html"} and page.faults == []
         expect(page.page.locator(".still:visible")).to_have_count(0)
+
+
+def test_figures_live_on_a_page_that_needs_no_weights(browser, mine, monkeypatch, tmp_path):
+    monkeypatch.setenv("VAE_LESSON_SITE", "1")
+    bundles = [mine[name]._repr_mimebundle_() for name in FIGURES]
+    outputs = [new_output("display_data", bundle, metadata=more) for bundle, more in bundles]
+    cells = [new_markdown_cell("# Figures"), new_code_cell(outputs=outputs)]
+    html, weights = pages.lesson_page(new_notebook(cells=cells), "<nav></nav>")
+    pages.write(tmp_path, "figures.html", html, weights)
+    page = browser.new_page()
+    faults = labs.faults(page)
+    page.goto((tmp_path / "figures.html").as_uri())
+    expect(page.locator(".vae-explorer")).to_have_count(2)
+    expect(page.locator(".still:visible")).to_have_count(0)
+    assert weights == {} and faults == []
 
 
 def test_without_javascript_the_still_pictures_stay(browser, folder):

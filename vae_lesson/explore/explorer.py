@@ -1,4 +1,5 @@
-"""What all explorers share in Python: the decoders, the code as a trait, and the still picture.
+"""What all explorers share in Python: the decoders, the code as a trait, and the still picture; and
+what they share with a figure that moves without a decoder.
 
 The controls are in JavaScript, in front/, the same on a page without a kernel. An explorer is one
 anywidget; its page asks by messages, with codes as raw float32, and gets raw pixels:
@@ -28,7 +29,8 @@ from vae_lesson.explore.decoder import Decoder, packed
 from vae_lesson.explore.pictures import below, beside, captioned, enlarged, png, written
 
 FRONT = Path(__file__).parent / "front"
-MODULES = ("parts", "sliders", "map", "tokens", "morph", "drawing", "explorer", "kernel")
+KINDS = ("sliders", "map", "tokens", "morph", "drawing", "toy", "clouds")
+MODULES = ("parts", *KINDS, "explorer", "kernel")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STILL = "the explorer, as a still picture"  # the text beside it, by which it is known
 LOCK = threading.RLock()  # a kernel may hear the page in one thread and run a cell in another
@@ -42,7 +44,48 @@ def script(*paths: Path) -> str:
     return re.sub(r"^export (?!default)", "", text, flags=re.M)
 
 
-class Explorer(anywidget.AnyWidget):
+class Figure(anywidget.AnyWidget):
+    """What its page moves from `state` alone, without a word to the kernel; its `_still()` is a
+    picture of where it starts, in `_words()`."""
+
+    _esm = script(*(FRONT / f"{name}.js" for name in MODULES))
+    _css = (FRONT / "explorer.css").read_text(encoding="utf-8")  # a path it would watch for ever
+    state = traitlets.Dict().tag(sync=True)  # what the page needs and does not change
+    _decoders, shown, _title = {}, {}, "Figure"
+    _ipython_display_ = None  # with ipywidgets 7's own, IPython would ask for no bundle
+
+    def __init__(self, **state: object) -> None:
+        self.state = {"names": [], "warnings": []} | state
+        super().__init__()
+        _close_earlier_run(self)
+
+    def close(self) -> None:
+        """Close the figure and its layout; ipywidgets would keep that."""
+        if self.comm is not None:
+            self.layout.close()
+        super().close()
+
+    def _repr_mimebundle_(self, **kwargs):
+        data, metadata = super()._repr_mimebundle_()  # it says what Colab must know
+        data["text/plain"] = STILL
+        if _request().get("content", {}).get("allow_stdin") is False:
+            # Nobody is there to ask: a headless run. An HTML page made of what it leaves would try
+            # to draw the widget, and without a network show nothing.
+            del data[WIDGET]
+        still = self._picture()
+        words = [written(words, still.shape[1]) for words in self.state["warnings"]]
+        data["image/png"] = base64.b64encode(png(below(*words, still))).decode()
+        names = " and ".join(filter(None, self.state["names"]))
+        alt = f"{self._title}{' of ' * bool(names)}{names}: {self._words()}"
+        if alive := page.alive(self):
+            data[page.MIME] = alive
+        return data, (metadata or {}) | {"image/png": {"alt": alt}}
+
+    def _picture(self) -> np.ndarray:
+        return self._still()
+
+
+class Explorer(Figure):
     """A code `z`, an array `(latent_size,)`, and the decoded `image` as PNG bytes, of several
     decoders side by side.
 
@@ -51,15 +94,11 @@ class Explorer(anywidget.AnyWidget):
     by `!=`, which arrays do not answer.
     """
 
-    _esm = script(*(FRONT / f"{name}.js" for name in MODULES))
-    _css = (FRONT / "explorer.css").read_text(encoding="utf-8")  # a path it would watch for ever
     z = traitlets.Any()  # a tensor or a list may be set, and becomes an array of float32
     image = traitlets.Bytes()
-    state = traitlets.Dict().tag(sync=True)  # what the page needs and does not change
     shown = traitlets.Dict().tag(sync=True)  # z, its pictures, and where the controls stand
     _title, _given = "Explorer", "z"  # the trait that the page moves: the others follow it
     _keeps_controls = True  # where they stand, when z is set in code
-    _ipython_display_ = None  # with ipywidgets 7's own, IPython would ask for no bundle
 
     def __init__(
         self, decoders: dict[str, Decoder], z: Tensor | np.ndarray | None, **state: object
@@ -70,13 +109,12 @@ class Explorer(anywidget.AnyWidget):
         self._start = checked_code(np.zeros(latent_size) if z is None else z, latent_size)
         warned = [d.warnings(name or "this model") for name, d in decoders.items()]
         common = {"names": list(decoders), "start": self._start.tolist()}
-        self.state = common | {"warnings": [*itertools.chain(*warned)]} | state
+        common["warnings"] = [*itertools.chain(*warned)]
         self.z = self._start
         self._show()
-        super().__init__()  # the kernel keeps a widget: all that may fail comes before
+        super().__init__(**common | state)  # the kernel keeps it: all that may fail comes before
         self.observe(self._show, self._given)
         self.on_msg(self._answer)
-        _close_earlier_run(self)
 
     @traitlets.validate("z")
     def _valid_z(self, proposal):
@@ -95,12 +133,6 @@ class Explorer(anywidget.AnyWidget):
         self.shown = self._look() | {"controls": controls, "id": self._asked.get("id")}
         # After that: the page does not wait for it.
         self.image = png(beside(*(enlarged(image) for (image,) in self._decoded)))
-
-    def close(self) -> None:
-        """Close the explorer and its layout; ipywidgets would keep that."""
-        if self.comm is not None:
-            self.layout.close()
-        super().close()
 
     def _answer(self, _, asked: dict, buffers: list) -> None:
         """Do what the page asks; what goes wrong is said there, where the learner looks."""
@@ -126,24 +158,11 @@ class Explorer(anywidget.AnyWidget):
         else:
             self.z = z
 
-    def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_()  # it says what Colab must know
-        data["text/plain"] = STILL
-        if _request().get("content", {}).get("allow_stdin") is False:
-            # Nobody is there to ask: a headless run. An HTML page made of what it leaves would try
-            # to draw the widget, and without a network show nothing.
-            del data[WIDGET]
+    def _picture(self) -> np.ndarray:
         try:
-            still = self._still()
+            return self._still()
         except Exception:  # some place on a filmstrip cannot be decoded: the page will say so
-            still = Explorer._still(self)
-        words = [written(words, still.shape[1]) for words in self.state["warnings"]]
-        data["image/png"] = base64.b64encode(png(below(*words, still))).decode()
-        names = " and ".join(filter(None, self._decoders))
-        alt = f"{self._title}{' of ' * bool(names)}{names}: {self._words()}"
-        if alive := page.alive(self):
-            data[page.MIME] = alive
-        return data, (metadata or {}) | {"image/png": {"alt": alt}}
+            return Explorer._still(self)
 
     def _still(self) -> np.ndarray:
         images = [enlarged(image) for (image,) in self._decoded]
@@ -171,10 +190,10 @@ def _request() -> dict:
     return shell.get_parent() if hasattr(shell, "get_parent") else {}
 
 
-_OPEN: dict[str, dict[str, list[Explorer]]] = {}  # cell -> its last run -> what that made
+_OPEN: dict[str, dict[str, list[Figure]]] = {}  # cell -> its last run -> what that made
 
 
-def _close_earlier_run(explorer: Explorer) -> None:
+def _close_earlier_run(figure: Figure) -> None:
     """Close what an earlier run of the same cell made: ipywidgets keeps every widget for ever."""
     request = _request()
     # JupyterLab names the cell; elsewhere its text must do. A page's message has neither.
@@ -183,6 +202,6 @@ def _close_earlier_run(explorer: Explorer) -> None:
         return
     run = request["header"]["msg_id"]
     earlier = _OPEN.get(cell, {})
-    _OPEN[cell] = {run: [*earlier.pop(run, []), explorer]}
+    _OPEN[cell] = {run: [*earlier.pop(run, []), figure]}
     for each in itertools.chain(*earlier.values()):
         each.close()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import matplotlib.backends.backend_agg
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,13 @@ def png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def drawn(figure: matplotlib.figure.Figure) -> np.ndarray:
+    """Return a figure of matplotlib as a picture."""
+    canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def enlarged(image: np.ndarray, side: int = PICTURE) -> np.ndarray:

@@ -8,14 +8,17 @@
 //   others(action)      tells of an answer that nobody here has asked for, as when z is set in code
 //
 // A kind gets `core` and returns {elements, place, paint}: `place(z, controls)` moves its controls
-// to a code without asking, `paint(answer)` shows what comes with it.
+// to a code without asking, `paint(answer)` shows what comes with it. One without `place` is a figure
+// that draws what it shows from `state`, and asks its host for nothing.
 
 import { inTurn, make, picture, pictures } from "./parts.js";
+import { clouds } from "./clouds.js";
 import { drawing } from "./drawing.js";
 import { map } from "./map.js";
 import { morph } from "./morph.js";
 import { sliders } from "./sliders.js";
 import { tokens } from "./tokens.js";
+import { toy } from "./toy.js";
 
 export function explorer(host, el) {
   const { state } = host;
@@ -56,10 +59,11 @@ export function explorer(host, el) {
     paint(answer);
   }
 
-  const kind = { drawing, map, morph, sliders, tokens }[state.kind](core);
+  const kind = { clouds, drawing, map, morph, sliders, tokens, toy }[state.kind](core);
   const warnings = state.warnings.map((words) => make("p", { className: "vae-warning" }, words));
   el.classList.add("vae-explorer");
   el.append(...warnings, ...kind.elements, notice);
+  if (!kind.place) return;
   show(host.shown);
   host.others(show);
 }
