@@ -41,6 +41,8 @@ SCRIPT = script(
 )
 LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 HOME = "The VAE lesson"
+HOMEWARD = '<a href="index.html">All lessons</a>'
+SHEET = PROJECT / "docs/cheatsheet.md"
 QUALITY = 50  # of a picture as WebP, where that is smaller: a quarter of the bytes of most
 LARGEST, LARGEST_SITE = 2_000_000, 15_000_000  # bytes of a page without weights, and of all
 # Browsers do not know these variants, but the letters themselves.
@@ -73,7 +75,8 @@ def mathml(formula: str, display: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Return Markdown as HTML, with links to lessons as links to their pages."""
+    """Return Markdown as HTML, with links to lessons and the cheat sheet as links to
+    their pages."""
     renderer = Renderer(escape=False, anchor_link_text="¶")
     html = MarkdownWithMath(renderer=renderer).render(text)
     html = html.replace("<table>", f'<div {SCROLLS} aria-label="table"><table>')
@@ -81,7 +84,8 @@ def markdown(text: str) -> str:
     # A formula and the full stop behind it: else a line may begin with that.
     closed = r"<math [^>]*inline((?!</math>).)*</math>[.,:;?!)]+"
     html = re.sub(closed, r'<span class="joined">\g<0></span>', html)
-    return re.sub(r'href="(?:notebooks/)?(\d\d_\w+)\.ipynb', r'href="\1.html', html)
+    html = re.sub(r'href="(?:(?:\.\./)?notebooks/)?(\d\d_\w+)\.ipynb', r'href="\1.html', html)
+    return re.sub(r'href="(?:\.\./)?docs/cheatsheet\.md', 'href="cheatsheet.html', html)
 
 
 def picture(output: NotebookNode) -> str:
@@ -153,7 +157,7 @@ def lesson_page(notebook: NotebookNode, ways: str) -> tuple[str, dict]:
     )
     exporter.environment.globals |= {"STILL": STILL, "EXPLORER": MIME, "SCROLLS": SCROLLS}
     body, _ = exporter.from_notebook_node(notebook)
-    return page(f"{title(notebook)} · {HOME}", body, ways, weights), weights
+    return page(f"{title(notebook)} · {HOME}", body, ways, weights, "lesson"), weights
 
 
 def index_page(readme: str) -> str:
@@ -166,11 +170,21 @@ def index_page(readme: str) -> str:
     return page(HOME, html, "", {})
 
 
-def page(title: str, body: str, ways: str, weights: dict) -> str:
-    """Return a whole page. ways: its links to the pages around it."""
+def sheet_page(text: str) -> str:
+    """Return the cheat sheet, each part of it a section of its own: printed, it is one page."""
+    opening, *parts = (markdown(part) for part in re.split(r"(?m)^(?=## )", text))
+    names = [re.search(r'<h2 id="(\w+)', part)[1].lower() for part in parts]
+    sections = (f'<section class="{n}">{part}</section>' for n, part in zip(names, parts))
+    ways = f"<nav>{HOMEWARD}</nav>"
+    return page(f"Cheat sheet · {HOME}", "\n".join([opening, *sections]), ways, {}, "sheet")
+
+
+def page(title: str, body: str, ways: str, weights: dict, kind: str = "index") -> str:
+    """Return a whole page. ways: its links to the pages around it. kind: index, lesson or sheet."""
     environment = Environment(loader=FileSystemLoader(HERE / "template"))
     body = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", body)  # an empty cell heads nothing
     parts = {"title": escape(title), "body": body, "ways": ways, "weights": weights}
+    parts["kind"] = kind
     parts |= {"contents": contents(body), "address": address.ADDRESS}
     return environment.get_template("page.html.j2").render(style=style(), script=SCRIPT, **parts)
 
@@ -189,7 +203,7 @@ def title(notebook: NotebookNode) -> str:
 
 def ways(i: int, titles: list[str], names: list[str]) -> str:
     """Return the links of lesson i to the lessons around it, and to where it can be run."""
-    links = ['<a href="index.html">All lessons</a>']
+    links = [HOMEWARD]
     if i > 0:
         links.insert(0, f'<a rel="prev" href="{names[i - 1]}.html">← {escape(titles[i - 1])}</a>')
     if i + 1 < len(names):
@@ -236,6 +250,7 @@ def main(only: bool) -> None:
         write(site, f"{name}.html", *lesson_page(notebook, ways(i, titles, names)))
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     write(site, "index.html", index_page(readme), {})
+    write(site, "cheatsheet.html", sheet_page(SHEET.read_text(encoding="utf-8")), {})
     size = sum(path.stat().st_size for path in site.iterdir())
     if size > LARGEST_SITE:
         sys.exit(f"{site}: {size:,} bytes, and a site has at most {LARGEST_SITE:,}")

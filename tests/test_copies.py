@@ -1,6 +1,7 @@
 """The learner's own copies: made where they are missing, never written over, compared."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import nbformat
 import pytest
 from lessons import LESSONS, NAMES, NOTEBOOKS
 
+from vae_lesson.places import PROJECT
 from vae_lesson.teaching import copies
 
 
@@ -59,10 +61,28 @@ def test_a_copy_is_its_lesson_without_outputs(project, make):
             elif answered:
                 cell.source, answered = copies.with_answer_folded(cell.source), False
                 assert cell.source.startswith("<details>\n<summary>What came out")
+            cell.source = cell.source.replace("../docs/cheatsheet.md", "docs/cheatsheet.ipynb")
         copy = nbformat.read(project / "my" / lesson.name, as_version=4)
         nbformat.validate(copy)
         assert copy.metadata.pop("vae_lesson")["made_from"]
         assert copy == wanted  # with ids, tags and the kernel
+
+
+def test_the_cheat_sheet_goes_with_the_copies_and_all_links_stay_in_their_folder(project, make):
+    sheet = PROJECT / copies.SHEET
+    shutil.copytree(sheet.parent, project / "docs")
+    assert make()[1] == ""
+    copy = project / "my/docs/cheatsheet.ipynb"
+    nbformat.validate(nbformat.read(copy, as_version=4))
+    for path in [copy, *sorted((project / "my").glob("*.ipynb"))]:
+        text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+        links = re.findall(r"\]\((?!https:)([^)#\s]+\.\w+)[^)]*\)", text)
+        assert links
+        for link in links:
+            target = (path.parent / link).resolve()
+            assert target.is_file() and target.is_relative_to(project / "my"), (path.name, link)
+    copy.write_text("my own notes")
+    assert make()[1] == "" and copy.read_text() == "my own notes"
 
 
 def test_the_list_or_table_that_an_answer_announces_is_folded_with_it():

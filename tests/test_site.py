@@ -1,7 +1,7 @@
 """The site without a browser: what explorers leave for it, its networks in JavaScript, the pages.
 
-What the pages do is in test_browser.py and test_explorers_browser.py. JavaScript runs in node;
-without it those tests skip.
+What the pages do is in test_browser.py and test_explorers_browser.py; only how the cheat sheet is
+printed is here. JavaScript runs in node; without it those tests skip.
 """
 
 import base64
@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 import address
+import labs
 import nbformat
 import numpy as np
 import pages
@@ -24,6 +25,8 @@ from lessons import LESSONS, NAMES, read
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageDraw
 from refresh import STILL, cleaned
+from test_prose import claims, repeats, written
+from test_prose import shown as shown_numbers
 from torch import nn
 from vaes import Foreign
 
@@ -401,8 +404,98 @@ def test_a_lesson_becomes_a_page_with_its_weights_beside(for_the_site, images, t
 def test_the_index_leads_to_every_lesson():
     page = check_page(pages.index_page((pages.PROJECT / "README.md").read_text(encoding="utf-8")))
     leads_to = {a["href"] for a in page("a") if not a["href"].startswith(("#", "https:"))}
-    assert leads_to == {f"{name}.html" for name in NAMES}
+    assert leads_to == {SHEET, *(f"{name}.html" for name in NAMES)}
     assert len(page("img")) == 1 and "make lab" in page.text and "papermill" not in page.text
+
+
+# --- the cheat sheet ------------------------------------------------------------------------------
+
+
+SHEET = "cheatsheet.html"
+
+
+def sheet_html() -> str:
+    return pages.sheet_page(pages.SHEET.read_text(encoding="utf-8"))
+
+
+def test_the_cheat_sheet_is_a_page_between_index_and_lessons():
+    page = check_page(sheet_html())
+    assert page.main["class"] == ["sheet"]
+    parts = [section["class"] for section in page.main("section")]
+    assert parts == [["symbols"], ["formulas"], ["healthy"], ["symptoms"]]
+    assert "finished run" not in page.text and "to read" not in page.text
+    leads_to = {a["href"] for a in page("a") if not a["href"].startswith(("#", "https:"))}
+    assert leads_to <= {f"{name}.html" for name in [*NAMES, "index"]} and len(leads_to) > 6
+    assert [a["href"] for a in page("a", string="All lessons")] == 2 * ["index.html"]
+    assert "$" not in page.text and "\\" not in page.text and len(page("math")) > 6
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_a_lesson_leads_to_pages_of_the_site_and_at_its_end_to_the_cheat_sheet(path):
+    *texts, last = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    assert "](../docs/cheatsheet.md)" in last and last.index("At hand:") < last.index("Next:")
+    leads_to = {a["href"] for a in read_page(pages.markdown("\n\n".join([*texts, last])))("a")}
+    assert "cheatsheet.html" in leads_to
+    outside = [link for link in leads_to if not link.startswith(("#", "https:"))]
+    assert {link.split("#")[0] for link in outside} <= {*(f"{n}.html" for n in NAMES), SHEET}
+
+
+# Numbers of the cheat sheet that no lesson's output shows, and why that is right.
+NOT_SHOWN = {"20,000": "the setting n_images", "255": "white, in bytes"}
+
+
+def test_the_cheat_sheets_numbers_are_those_of_the_lessons_that_its_rows_name():
+    text, rows, wrong = pages.SHEET.read_text(encoding="utf-8"), 0, []
+    for line in text[text.index("## Healthy") :].splitlines():
+        row, _, named = line.strip("| ").rpartition("|")
+        lessons = re.findall(r"notebooks/(\w+)\.ipynb", named)
+        pools = [shown_numbers(read(name).cells) for name in lessons]
+        rows += bool(lessons)
+        for *_, claim in claims([new_markdown_cell(row)] if line.startswith("|") else []):
+            shown_there = set().union(
+                *(pool["%" if claim["unit"] == "%" else ""] for pool in pools)
+            )
+            if written(claim) not in NOT_SHOWN and not any(repeats(claim, n) for n in shown_there):
+                wrong.append((written(claim), line))
+    assert wrong == [] and rows > 15
+
+
+PAPERS = {"A4": (210, 297), "Letter": (216, 279)}  # mm
+MARGIN = 9  # mm, left and right, see style.css
+
+
+@pytest.mark.lessons
+@pytest.mark.skipif(labs.CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+def test_the_cheat_sheet_is_one_printed_page_and_has_room_on_a_phone(tmp_path):
+    pytest.importorskip("playwright.sync_api")
+    (tmp_path / "sheet.html").write_text(sheet_html(), encoding="utf-8")
+    # The same without its rules, to see that pages are counted.
+    (tmp_path / "plain.html").write_text(sheet_html().replace('class="sheet"', ""), "utf-8")
+
+    def n_printed(page, paper: str) -> int:
+        return len(re.findall(rb"/Type\s*/Page\b", page.pdf(format=paper)))
+
+    with labs.chromium() as browser:
+        page = browser.new_page()
+        page.goto((tmp_path / "plain.html").as_uri())
+        assert n_printed(page, "A4") > 1
+        page.goto((tmp_path / "sheet.html").as_uri())
+        assert [n_printed(page, paper) for paper in PAPERS] == [1, 1]
+        page.emulate_media(media="print")
+        for width, _ in PAPERS.values():
+            wide = int((width - 2 * MARGIN) / 25.4 * 96)
+            page.set_viewport_size({"width": wide, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= wide
+        for scheme in ("light", "dark"):
+            for wide in (390, 1100):
+                page = browser.new_page(
+                    color_scheme=scheme, viewport={"width": wide, "height": 844}
+                )
+                page.goto((tmp_path / "sheet.html").as_uri())
+                assert page.evaluate("document.documentElement.scrollWidth") <= wide
+                assert labs.violations(page) == []
+                higher = "all => all.filter((e) => e.scrollHeight > e.clientHeight).length"
+                assert page.locator(".scrolls").evaluate_all(higher) == 0
 
 
 def test_each_page_leads_to_those_around_it(monkeypatch):
@@ -432,8 +525,8 @@ def test_pages_only_takes_the_last_run_for_a_small_site(tmp_path, monkeypatch, c
         shutil.copy(path, tmp_path / "site_run")
     (tmp_path / "site/0123456789ab.js").write_text("an earlier network", encoding="utf-8")
     pages.main(only=True)
-    written = sorted(path.name for path in (tmp_path / "site").iterdir())
-    assert written == ["07_diagnosis.html", "08_conditional.html", "index.html"]
+    made = sorted(path.name for path in (tmp_path / "site").iterdir())
+    assert made == ["07_diagnosis.html", "08_conditional.html", SHEET, "index.html"]
     says = capsys.readouterr().out
     assert "07_diagnosis.html: 0." in says and " MB in all: open " in says
     monkeypatch.setattr(pages, "LARGEST_SITE", 100_000)

@@ -182,7 +182,7 @@ def adam(model: nn.Module, lr: float | tuple[float, float], schedule: str, n_ste
 def rates(model: nn.Module, lr: float | tuple[float, float]) -> list[dict]:
     """Return Adam's groups: all weights at one rate, or the encoder's at one and the others' at
     another. At one rate a step moves the encoder's units by 2 to 12 times as much of their spread
-    as the decoder's (lesson 02 measures it)."""
+    as the decoder's (docs/measurements.md)."""
     if not isinstance(lr, tuple):
         return [{"params": list(model.parameters()), "lr": lr}]
     encoder = getattr(model, "encoder", None)

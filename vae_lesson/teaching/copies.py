@@ -2,7 +2,8 @@
 
 A copy has no outputs, which would answer before the learner does, and what the text says of them is
 folded. It is made where it is missing and never written over; its metadata keep a hash of the
-lesson, so that a newer one is noticed.
+lesson, so that a newer one is noticed. The cheat sheet goes with them, as a notebook: JupyterLab
+serves my/ alone, and shows Markdown in a file as plain text.
 
 The command prints only the path of the first lesson, for `jupyter lab "$(...)"` to open. What there
 is to say goes to stderr.
@@ -18,6 +19,8 @@ import nbformat
 
 from vae_lesson.places import PROJECT
 
+SHEET = "docs/cheatsheet.md"
+
 
 def main(project: Path = PROJECT) -> None:
     """Make the copies that are missing, say which are of an older lesson, print what to open."""
@@ -29,6 +32,7 @@ def main(project: Path = PROJECT) -> None:
         folder.mkdir(exist_ok=True)
         for lesson in lessons:
             make_or_compare(lesson, folder / lesson.name)
+        make_sheet(project / SHEET, (folder / SHEET).with_suffix(".ipynb"))
     except (OSError, ValueError) as error:  # ValueError: a lesson that is no notebook any more
         say(f"Not every lesson could be copied to my/ ({error}): they are in notebooks/ too.")
     else:
@@ -61,12 +65,26 @@ def make_or_compare(lesson: Path, copy: Path) -> None:
             answered = answered or "lesson.answer(" in cell.source
         elif answered and cell.cell_type == "markdown":
             cell.source, answered = with_answer_folded(cell.source), False
+        cell.source = cell.source.replace("](../docs/cheatsheet.md)", "](docs/cheatsheet.ipynb)")
     try:
         with file:
             nbformat.write(notebook, file)
     except BaseException:  # a full disk, Ctrl-C: half a copy would stay for good
         copy.unlink()
         raise
+
+
+def make_sheet(sheet: Path, copy: Path) -> None:
+    """Make the cheat sheet's copy, with its links to the lessons as links to their copies."""
+    if copy.exists() or not sheet.is_file():
+        return
+    text = sheet.read_text(encoding="utf-8").replace("](../notebooks/", "](../")
+    copy.parent.mkdir(exist_ok=True)
+    cell = nbformat.v4.new_markdown_cell(text)
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    # Without a kernel's name JupyterLab would ask for one.
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, copy)
 
 
 def with_answer_folded(text: str) -> str:
