@@ -427,6 +427,30 @@ def test_summary_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
     assert "−ELBO" in json.loads((tmp_path / "02_vae.json").read_text(encoding="utf-8"))
 
 
+def test_the_summary_counts_whose_functions_were_used(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+
+    def my_kl(mu, log_var): ...
+
+    class MyVAE: ...
+
+    lesson.summary("02_vae", "mnist", NUMBERS, [my_kl, MyVAE, losses.bernoulli_nll])
+    assert capsys.readouterr().out == "Exercises: 2 of 3 yours, the rest ours.\n"
+    lesson.summary("02_vae", "mnist", NUMBERS)
+    assert capsys.readouterr().out == ""
+
+
+def test_weights_are_compared_only_if_they_are_the_learner_s_work():
+    def my_training(): ...
+
+    ours, made_by = [torch.zeros(2), torch.ones(3)], [my_training]
+    same = lesson.compare_weights([v.clone() for v in ours], ours, made_by)
+    assert "the same, bit for bit" in same
+    assert "differ by at most 1" in lesson.compare_weights([v + 1 for v in ours], ours, made_by)
+    made_by.append(models.VAE)
+    assert "Nothing of yours" in lesson.compare_weights(ours, ours, made_by)
+
+
 # --- shown source ---------------------------------------------------------------------------------
 
 

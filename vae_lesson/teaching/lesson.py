@@ -10,7 +10,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -212,6 +212,24 @@ def yours(check: Callable, mine: Callable) -> Callable:
     return mine if verdict.ok else check.ours
 
 
+def is_yours(function: Callable) -> bool:
+    """Say whether `yours` returned the learner's own function: ours are of the package."""
+    return not function.__module__.startswith("vae_lesson.")
+
+
+def compare_weights(mine: Iterable[Tensor], ours: Iterable[Tensor], made_by: list) -> "Text":
+    """Say how far two trained networks' weights are apart, if the first is the learner's own work.
+
+    made_by: the functions that it was made by, as `yours` returned them.
+    """
+    if not all(map(is_yours, made_by)):
+        return Text("Nothing of yours to compare yet: these weights were made by ours.")
+    apart = max((a - b).abs().max().item() for a, b in zip(mine, ours, strict=True))
+    if apart == 0:
+        return Text("Your weights and the package's are the same, bit for bit.")
+    return Text(f"Your weights and the package's differ by at most {apart:.1g}.")
+
+
 def answer(guess, measured: float, what: str) -> "Text":
     """Say what was measured beside what the learner had guessed; `...` is no guess yet."""
     measured = _cell(measured if isinstance(measured, int) else float(measured))
@@ -304,11 +322,17 @@ def _cell(value) -> str:
     return f"{value:,}" if isinstance(value, int) else unsigned_zeros(value)
 
 
-def summary(lesson: str, dataset: str, numbers: dict[str, tuple[float, str]]) -> Table:
+def summary(
+    lesson: str,
+    dataset: str,
+    numbers: dict[str, tuple[float, str]],
+    exercises: Iterable[Callable] = (),
+) -> Table:
     """Return a lesson's closing table of {what: (number, unit)}, and save it as JSON in results/.
 
     The file, `<lesson>.json`, is what a headless run leaves for a teacher to read by program. Its
-    first entry is the data set that the numbers are of.
+    first entry is the data set that the numbers are of. exercises: what `yours` returned for each:
+    a line counts those that are the learner's.
     """
     rows, plain = [], {"dataset": dataset}
     for name, (value, unit) in numbers.items():
@@ -317,4 +341,7 @@ def summary(lesson: str, dataset: str, numbers: dict[str, tuple[float, str]]) ->
         plain[name] = {"value": value if math.isfinite(value) else None, "unit": unit}
     text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
     write_result(f"{lesson}.json", lambda part: part.write_text(text, encoding="utf-8"))
+    if exercises := list(exercises):
+        n_yours = sum(map(is_yours, exercises))
+        print(f"Exercises: {n_yours} of {len(exercises)} yours, the rest ours.")
     return Table(["what", "number", "unit"], rows)

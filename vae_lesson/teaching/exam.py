@@ -1,0 +1,89 @@
+"""Lesson 02's exam: a VAE that the learner wrote from a blank page, tried as a whole."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from vae_lesson import evaluate
+from vae_lesson.adapter import AdaptedVAE, adapt
+from vae_lesson.clinic.inspector import inspect_vae
+from vae_lesson.data import Images, to_float
+from vae_lesson.teaching.checks.verdict import Verdict
+from vae_lesson.teaching.lesson import BANDS
+
+N_INSPECTED = 64
+
+
+def exam(model: nn.Module, images: Images, loss: Callable) -> Verdict:
+    """Say what is right and what is not of a trained VAE and its loss; it never raises.
+
+    model: `encode(x)` gives (mu, log_var), `decode(z)` logits or probabilities, and `model(x)`
+    (output, mu, log_var), its draw of z within; x is flat or shaped. loss(output, x, mu, log_var)
+    gives one number, or one an image.
+
+    Three questions: do the halves keep the contract of `adapt`; is the −ELBO on the test images,
+    computed from the two halves by the package's own loss, in the band of the article's network or
+    below; does the inspector find fault with draw and loss. Below the band is right as well: what
+    is measured bounds −log p(x) whatever the network, if `decode` sees the code alone.
+    """
+    if model is ... or loss is ...:
+        return Verdict("Not yet: write the VAE, and leave `my_vae` and `my_loss`.")
+    try:
+        vae = _adapted(model, images)
+        good, bad = [f"encode and decode: a code of {vae.latent_size} numbers"], []
+        for question in (_measured, _inspected):
+            right, said = question(vae, images, loss)
+            (good if right else bad).append(said)
+    except Exception as error:  # whatever a learner's code raises, the lesson goes on
+        return Verdict(f"Not yet: {error}.".replace("..", "."))
+    lines = [f"✓ {said}" for said in good] + [f"✗ {said}" for said in bad]
+    first = f"Not yet: {len(bad)} of 3 wrong." if bad else "✓ You have written a VAE."
+    return Verdict("\n".join([first, *lines]))
+
+
+def _adapted(model: nn.Module, images: Images) -> AdaptedVAE:
+    """Return the model as a `VAE`, its output read as what it is."""
+    try:
+        return adapt(model, images.shape)
+    except ValueError as error:
+        if "say output='means'" not in str(error):
+            raise
+        return adapt(model, images.shape, output="means")
+
+
+def _measured(vae: AdaptedVAE, images: Images, _) -> tuple[bool, str]:
+    """Return whether the −ELBO is as low as it should be, and what it is."""
+    x = to_float(images.test[:N_INSPECTED])
+    with torch.no_grad():
+        z = vae.encode(x)[0]
+        before = vae.decode(z)
+        vae.encode(x.flip(0))
+        if not torch.equal(before, vae.decode(z)):
+            return False, "decode gives something else for the same code after another image"
+    recon, kl = (getattr(evaluate.mean_terms(vae, images.test), name) for name in ("recon", "kl"))
+    said = f"−ELBO {recon + kl:.2f} nats = recon {recon:.2f} + KL {kl:.2f}"
+    if images.name not in BANDS:
+        return True, f"{said}; '{images.name}' has no measured band to compare with"
+    low, high = BANDS[images.name]
+    if recon + kl <= high:
+        return (
+            True,
+            f"{said}: {'inside' if recon + kl >= low else 'below'} the band {low} to {high}",
+        )
+    looks = "more epochs may do, or something is wrong"
+    if kl < 1:
+        looks = "the code says nothing, as where the KL weighs too much, or no gradient of recon "
+        looks += "reaches the encoder"
+    elif kl > recon:
+        looks = "the KL hardly counts, as where it has no weight, or none of its gradient arrives"
+    return False, f"{said}: over the band {low} to {high}; {looks}"
+
+
+def _inspected(vae: AdaptedVAE, images: Images, loss: Callable) -> tuple[bool, str]:
+    """Return whether the inspector finds nothing in model, draw and loss, and what it finds."""
+    x = to_float(images.test[:N_INSPECTED]).unflatten(1, vae.takes)
+    findings = inspect_vae(vae.model, loss, x)
+    if findings:
+        return False, "; ".join(map(str, findings))
+    return True, "draw and loss: the inspector found nothing"
