@@ -42,7 +42,9 @@ def exercises(notebook: nbformat.NotebookNode) -> list[tuple[str, str, str, str,
     found = []
     for cell, after in zip(notebook.cells, notebook.cells[1:]):
         checked = re.search(
-            r"^(?:(\w+) = lesson\.yours\()?(checks\.\w+)[(,] ?(\w+)\b.*$", cell.source, re.M
+            r"^(?:(\w+) = lesson\.yours\()?((?:vae_)?checks\.\w+)[(,] ?(\w+)\b.*$",
+            cell.source,
+            re.M,
         )
         if cell.cell_type == "code" and checked:
             folded = re.search(r"<details>.*?```python\n(.*?)```.*?</details>", after.source, re.S)

@@ -22,7 +22,6 @@ from PIL import Image
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from vae_lesson import latent
 from vae_lesson.clinic.broken import healthy_loss
 from vae_lesson.likelihood import importance
 from vae_lesson.likelihood.pixels import fitted_log_scale
@@ -201,6 +200,37 @@ def coded(code_of):
     return partial(own_sliders, code_of=code_of)
 
 
+def slope(z, a, over=None):
+    """Return cov(z, a) / var(a), or over something else."""
+    return ((z - z.mean(dim=0)) * (a - a.mean())[:, None]).mean(dim=0) / (
+        a.var() if over is None else over
+    )
+
+
+def weights_that_predict(z, a):
+    ones = torch.ones(len(z), 1)
+    return torch.linalg.lstsq(torch.cat([z, ones], dim=1), a[:, None]).solution[:-1, 0]
+
+
+def own_gain(
+    decode,
+    measure,
+    z,
+    direction,
+    step,
+    ends=(-1, 1),
+    asked=lambda step: 2 * step,
+    median=torch.median,
+):
+    less, more = (measure(decode(z + end * step * direction)) for end in ends)
+    return median((more - less) / asked(step))
+
+
+def two_medians(decode, measure, z, direction, step):
+    less, more = (measure(decode(z + end * step * direction)).median() for end in (-1, 1))
+    return (more - less) / (2 * step)
+
+
 def loops(training):
     return [
         ("not one weight", partial(training, step=False)),
@@ -210,6 +240,19 @@ def loops(training):
         ("the sum over the batch", partial(training, reduce=torch.sum)),
         ("the trained weights are off by", partial(training, reduce=torch.max)),
     ]
+
+
+def normal_kl_of_log_var(mu, log_var):
+    return normal_kl(mu, torch.exp(0.5 * log_var))
+
+
+def own_terms(
+    model, x, generator, sigma=lambda v: torch.exp(v / 2), shape=torch.Tensor.size, nll=bce, kl=kl
+):
+    """Return recon and KL of each image as a learner writes it; the options are mistakes."""
+    mu, log_var = model.encode(x)
+    z = mu + sigma(log_var) * torch.randn(shape(mu), generator=generator)
+    return nll(model.decode(z), x).sum(dim=1), kl(mu, log_var)
 
 
 def log_slip(mu, sigma2, log_sigma2):
@@ -330,16 +373,6 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
         ("logits", lambda *a: torch.logit(RIGHT["sample"](*a))),
         ("uniform codes", lambda m, n, k, g: m.decode(torch.rand((n, k), generator=g)).sigmoid()),
     ],
-    "lerp": [  # (z0, z1, t)
-        ("from z1 to z0", lambda z0, z1, t: t * z0 + (1 - t) * z1),
-        ("at t = 1 that is z0 + z1", lambda z0, z1, t: z0 + t * z1),
-    ],
-    "traversal": [  # (z, j, values)
-        ("added to what is there", lambda z, j, v: z + v[:, None] * torch.eye(4)[j]),
-        ("every dimension set", lambda z, j, v: v[:, None] * torch.ones_like(z)),
-        ("zeros in the other dimensions", lambda z, j, v: v[:, None] * torch.eye(4)[j]),
-        ("needs a clone", lambda z, j, v: torch.stack([in_place(z, [j], [x]) for x in v])),
-    ],
     "sliders": [  # (decode, z, dimensions)
         ("this holds 0 and 0", lambda *_: widgets.VBox()),
         ("this holds 1 and 2", lambda d, z, j: own_sliders(d, z, j[:2])),
@@ -359,11 +392,35 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
         ("zeros in", coded(lambda z, j, n, i: in_place(0 * z, j, n))),
         ("raised TypeError", coded(lambda z: z)),
     ],
-    "attribute_direction": [  # (codes, has_it)
-        ("the opposite", lambda c, h: c[~h].mean(dim=0) - c[h].mean(dim=0)),
-        ("subtract that of the others", lambda c, h: c[h].mean(dim=0)),
-        ("the mean of all", lambda c, h: c[h].mean(dim=0) - c.mean(dim=0)),
-        ("keep its length", lambda c, h: F.normalize(latent.attribute_direction(c, h), dim=0)),
+    "attribute_direction": [  # (codes, a)
+        ("the opposite", lambda z, a: -slope(z, a)),
+        ("cov(z, a) alone", lambda z, a: slope(z, a, over=1)),
+        ("over the standard deviation of a", lambda z, a: slope(z, a, over=a.std())),
+        ("over the variance of z", lambda z, a: slope(z, a, over=z.var(dim=0))),
+        ("the correlation", lambda z, a: torch.corrcoef(torch.cat([z, a[:, None]], 1).T)[-1, :-1]),
+        ("the weights that predict a", weights_that_predict),
+        ("means left in", lambda z, a: (a[:, None] * z).mean(dim=0) / a.var()),
+        ("means left in", lambda z, a: a @ z / (a @ a)),
+        ("means left in", lambda z, a: slope(z, a, over=a.square().mean())),
+        ("a slope", lambda z, a: z[a > a.mean()].mean(dim=0) - z[a <= a.mean()].mean(dim=0)),
+        ("a slope", lambda z, a: z[a > a.mean()].mean(dim=0) - z.mean(dim=0)),
+        ("keep the length", lambda z, a: F.normalize(slope(z, a), dim=0)),
+    ],
+    "gain": [  # (decode, measure, z, direction, step)
+        ("one number a code", partial(own_gain, median=lambda x: x)),
+        ("the mean over", partial(own_gain, median=torch.mean)),
+        ("two medians", two_medians),
+        ("what was got:", partial(own_gain, asked=lambda step: 1)),
+        ("half of what was asked", partial(own_gain, asked=lambda step: step)),
+        ("half of what was asked", partial(own_gain, asked=lambda step: 2)),
+        ("one side only", partial(own_gain, ends=(0, 1))),
+        ("one side only", partial(own_gain, ends=(-1, 0))),
+        ("one side only", partial(own_gain, ends=(0, 1), asked=lambda step: step)),
+        ("the wrong way round", partial(own_gain, ends=(1, -1))),
+        ("without the step", lambda f, m, z, d, step: own_gain(f, m, z, d / step, step)),
+        ("without the step", lambda f, m, z, d, step: own_gain(f, m, z, d, 1.0)),
+        ("a unit vector", lambda f, m, z, d, step: own_gain(f, m, z, d / d.norm(), step)),
+        ("raised RuntimeError", lambda f, m, z, d, step: m(z + step * d)),
     ],
     "threshold": [  # (scores, false_alarms)
         ("all but this share", lambda s, rate: torch.quantile(s, rate)),
@@ -381,6 +438,22 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
         ("one normal image for each", lambda a, b: (b > a).float().mean()),
         ("the number of pairs", lambda a, b: sum(y > x for y in b for x in a)),
         ("the number of pairs", lambda a, b: RIGHT["roc_area"](a, b) * len(a) * len(b)),
+    ],
+    "recon_and_kl": [  # (model, x, generator)
+        ("KL first", lambda *a: own_terms(*a)[::-1]),
+        ("the noise is forgotten", partial(own_terms, sigma=lambda v: 0)),
+        ("the variance used as σ", partial(own_terms, sigma=torch.exp)),
+        ("one eps for the whole", partial(own_terms, shape=lambda mu: mu.shape[1:])),
+        ("a sigmoid applied twice", partial(own_terms, nll=lambda a, x: bce(a.sigmoid(), x))),
+        ("the squared error", partial(own_terms, nll=lambda a, x: (a.sigmoid() - x) ** 2)),
+        ("the mean over pixels", partial(own_terms, nll=lambda a, x: bce(a, x) / 784)),
+        ("the mean of the KL", partial(own_terms, kl=lambda *a: kl(*a) / 2)),
+        ("one number for the", lambda *a: [part.mean() for part in own_terms(*a)]),
+        ("one number for the", lambda *a: [part.sum() for part in own_terms(*a)]),
+        ("not their sum", lambda *a: sum(own_terms(*a))),
+        ("the KL's (3, 2)", partial(own_terms, kl=normal_kl_of_log_var)),
+        ("noise of your own", lambda m, x, g: own_terms(m, x, OWN_NOISE)),
+        ("your function returns nothing", lambda *a: None),
     ],
 }
 
@@ -696,7 +769,7 @@ WRONG |= {
 
 # What is built is judged by what it does; of the others the result is compared.
 BUILT = {"networks", "training", "network", "vae_training", "sliders", "inspector"}
-BUILT |= {"conditional_network", "through", "next_token", "own_network"}
+BUILT |= {"conditional_network", "through", "next_token", "own_network", "recon_and_kl"}
 # What training goes through: it is asked for its gradient.
 LEARN = {"squared_error", "reparameterize", "kl_divergence", "neg_elbo", "log_weights", "bound"}
 LEARN |= {"free_bits", "matching_loss"}
@@ -755,12 +828,15 @@ def test_changing_the_arguments_in_place_cannot_break_the_check(name):
         ("kl_divergence", lambda mu, v: normal_kl(mu, torch.exp(v / 2)).sum(dim=1)),
         ("reparameterize", lambda mu, v, eps: mu + eps * (v / 2).exp().requires_grad_()),
         ("squared_error", lambda a, x: torch.einsum("bi,bi->b", a - x, a - x)),
-        ("traversal", lambda z, j, values: [[*z[:j], v, *z[j + 1 :]] for v in values]),
+        ("attribute_direction", slope),  # N in cov, N − 1 in var
+        ("attribute_direction", lambda z, a: (a - a.mean()) @ z / len(z) / a.var(correction=0)),
+        ("gain", lambda f, m, z, d, s: np.median(m(f(z + s * d)) - m(f(z - s * d))) / (2 * s)),
         ("inspector", lambda *a: [fault.upper() for fault in RIGHT["inspector"](*a)]),
         ("networks", pair(relu=(partial(nn.ReLU, inplace=True),))),
         ("conditional_network", LabelFirst),
         ("threshold", lambda s, rate: s.sort(descending=True).values[int(rate * len(s))]),
         ("perplexity", lambda tokens, n: CHECKS["perplexity"].ours(tokens.byte(), n)),
+        ("recon_and_kl", own_terms),
     ],
 )
 def test_the_right_answer_may_be_written_in_another_way(name, answer):

@@ -38,6 +38,14 @@ def test_lines_are_told_apart_without_colour_and_whole_numbers_stay_whole():
     assert all(float(tick).is_integer() for tick in ax.get_xticks())
 
 
+def test_what_lies_beyond_the_axis_of_histograms_is_said():
+    groups = {"near": torch.tensor([10.0, 20, 30]), "far": torch.tensor([20.0, 1500])}
+    near, far = plots.histograms(groups, "nats", truth=25, upto=40).axes
+    assert near.get_xlim() == far.get_xlim() == (10, 40)
+    assert [text.get_text() for text in near.texts] == []
+    assert [text.get_text() for text in far.texts] == ["50.0% beyond, up to 1,500 →"]
+
+
 def test_a_caption_of_several_columns_is_set_off_by_a_gap():
     rows = {"a": torch.zeros(4, 4), "b": torch.zeros(2, 4)}
     for columns, gaps in [(["rebuilt", "", "drawn", ""], [1.5]), (["w", "x", "y", "z"], [])]:
@@ -94,9 +102,11 @@ def test_figures_of_images_are_tiles_in_their_colour(shape):
         figure.draw_without_rendering()
 
 
-def test_the_black_borders_of_mnist_need_no_gap():
-    (picture,) = plots.image_grid(torch.zeros(4, 28, 28), 2).axes[0].images
-    assert picture.get_array().shape == (56, 56)
+def test_the_black_borders_of_mnist_need_no_gap_and_noise_does():
+    black, bright = torch.zeros(4, 28, 28), torch.full((4, 784), 0.5)
+    for images, size in ((black, 56), (bright, 58), ((255 * bright).byte(), 58)):
+        (picture,) = plots.image_grid(images, 2).axes[0].images
+        assert picture.get_array().shape == (size, size)
 
 
 def test_colours_a_little_outside_are_drawn_without_a_warning(caplog):

@@ -35,6 +35,7 @@ STYLES = {
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 CLASS_COLOURS = plt.get_cmap("tab10").colors
 OUTLINE = [withStroke(linewidth=3, foreground="white")]  # words that can be read on any colour
+OUTLINED = {"histtype": "step", "color": "black", "linewidth": 0.8}  # a histogram, as a line
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -80,15 +81,19 @@ def image_rows(
 def manifolds(grids: dict[str, tuple[Tensor, tuple | None]], *, alt: str = "") -> Figure:
     """Draw n × n grids of decoded images, {title: (images, extent)}, as pictures of their planes.
 
-    extent = (left, right, bottom, top) in z; None if the axes are no even scale, as of quantiles.
+    extent = (left, right, bottom, top) in z; None if they are at the quantiles of N(0, 1): equal
+    steps are equal shares of it, and the numbers on the axes stand closer towards the ends.
     """
     size = min(WIDTH / len(grids), 6.0)
     fig, axes = _panels((size * len(grids), size + 0.2), alt, n_columns=len(grids))
+    marks = {"−2": -2, "−1": -1, "−½": -0.5, "0": 0, "½": 0.5, "1": 1, "2": 2}
+    places = torch.special.ndtr(torch.tensor([*marks.values()])).tolist()
     for ax, (title, (images, extent)) in zip(axes, grids.items()):
-        _show(ax, images, math.isqrt(len(images)), extent=extent, aspect="auto")
+        _show(ax, images, math.isqrt(len(images)), extent=extent or (0, 1, 0, 1), aspect="auto")
         ax.set(title=title, xlabel="z₁", ylabel="z₂")
         if extent is None:
-            ax.set(xticks=[], yticks=[])
+            ax.set_xticks(places, marks)
+            ax.set_yticks(places, marks)
     return fig
 
 
@@ -120,6 +125,10 @@ def lines(
         ax.set_xscale("log", base=2)
         ax.set_xticks(x, [f"{value:g}" for value in x])
         ax.minorticks_off()
+        ax.margins(0.1)  # room for the values
+        for x, y in curves.values():
+            for place in zip(x, y):
+                ax.annotate(f"{place[1]:.1f}", place, (4, 4), textcoords="offset points")
     else:
         ax.locator_params("x", integer=True, min_n_ticks=3)
     ax.set_yscale("log" if "y" in log else "linear")
@@ -130,20 +139,26 @@ def lines(
 
 
 def histograms(
-    groups: dict[str, Tensor], xlabel: str, truth: float, log: bool = False, *, alt: str = ""
+    groups: dict[str, Tensor], xlabel: str, truth: float, upto: float, *, alt: str = ""
 ) -> Figure:
     """Draw how a number is distributed in several groups, a row each over one axis.
 
-    truth: a dashed line in every row. log: a logarithmic axis, from 1 on.
+    truth: a dashed line in every row, as is the first group's outline. upto: where the axis ends;
+    words say how much of a row lies beyond.
     """
     fig, axes = _panels((WIDTH * 0.8, 0.7 * len(groups) + 0.6), alt, n_rows=len(groups))
-    pooled = torch.cat(list(groups.values())).cpu()
-    low, high = pooled.min(), pooled.max()
-    bins = np.geomspace(max(low, 1), high, 121) if log else np.linspace(low, high, 121)
+    groups = {name: values.cpu() for name, values in groups.items()}
+    bins = np.linspace(min(values.min().item() for values in groups.values()), upto, 81)
+    first = next(iter(groups.values()))
     for ax, (name, values) in zip(axes, groups.items()):
-        ax.hist(values.cpu(), bins=bins, color=BLUE)
+        for part, style in ((values, {"color": BLUE, "alpha": 0.6}), (first, OUTLINED)):
+            ax.hist(part, bins=bins, weights=np.full(len(part), 1 / len(part)), **style)
         ax.axvline(truth, color=ORANGE, linestyle="--")
-        ax.set(xlabel=xlabel, xscale="log" if log else "linear", yticks=[])
+        if beyond := (values > upto).float().mean():
+            says = f"{beyond:.1%} beyond, up to {values.max():,.0f} →"
+            style = {"ha": "right", "va": "top", "fontsize": 8, "path_effects": OUTLINE}
+            ax.annotate(says, (0.99, 0.92), xycoords="axes fraction", **style)
+        ax.set(xlabel=xlabel, xlim=(bins[0], upto), yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.label_outer()
     return fig
@@ -200,7 +215,10 @@ def posterior_ellipses(
         colour = CLASS_COLOURS[label % 10]
         ax.add_patch(Ellipse(m, 4 * s[0], 4 * s[1], fc=(colour, 0.1), ec=(colour, 0.7)))
     _prior_circles(ax)
-    ax.scatter(*mu.T, s=2, color="black")
+    for label in labels.unique().tolist():  # for grey: a digit's centre is the digit itself
+        as_name = len(class_names[label]) == 1
+        style = {"marker": f"${class_names[label]}$", "s": 18, "lw": 0} if as_name else {"s": 2}
+        ax.scatter(*mu[labels == label].T, color="black", **style)
     _name_classes(ax, mu, labels, class_names)
     return _as_planes(fig, "z₁", "z₂")
 
@@ -227,7 +245,7 @@ def aggregate_posterior(z: Tensor, *, alt: str = "") -> Figure:
     """Draw draws of q(z|x) over many images `(N, L)` against N(0, 1): pooled, and a dimension."""
     z = z.cpu()
     fig, (left, right) = _panels((WIDTH, 3.2), alt, n_columns=2)
-    left.hist(z.flatten(), bins=120, range=(-4, 4), density=True, color="#9fc5e8", label="encoded")
+    left.hist(z.flatten(), bins=120, range=(-4, 4), density=True, color="#9fc5e8", label="clouds")
     x = torch.linspace(-4, 4, 200)
     density = torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
     left.plot(x, density, label="prior N(0, 1)", **STYLES["prior"])
@@ -245,7 +263,7 @@ def kl_bars(kl: Tensor, active: Tensor, *, alt: str = "") -> Figure:
     order = kl.argsort(descending=True).tolist()
     fig, (ax,) = _panels((WIDTH * 0.85, 2.8), alt)
     colours, hatches = zip(*((BLUE, "") if active[j] else ("white", "///") for j in order))
-    ax.bar(range(len(order)), kl[order].cpu(), color=colours, hatch=hatches, edgecolor=BLUE)
+    ax.bar(range(len(order)), kl[order].tolist(), color=colours, hatch=hatches, edgecolor=BLUE)
     ax.set_xticks(range(len(order)), order, fontsize=8 if len(order) <= 32 else 4)
     ax.set(xlabel="latent dimension, most used first", ylabel="KL (nats per image)")
     return fig
@@ -278,7 +296,9 @@ def _show_apart(ax: Axes, images: Tensor, n_columns: int, **options) -> None:
     """Show images that are no neighbours: but for MNIST's black borders, one would run into the
     next."""
     channels, side, _ = square_shape(images[0].numel())
-    gap = 0 if (channels, side) == (1, SIDE) else math.ceil(side / 32)
+    edges = tile(images, len(images))[[0, -1]]  # the rows at the top and the bottom
+    as_mnist = (channels, side) == (1, SIDE) and edges.mean() < 0.1
+    gap = 0 if as_mnist else math.ceil(side / 32)
     crisp = "nearest" if side <= 40 else None  # a larger one has more pixels than are drawn of it
     _show(ax, images, n_columns, gap, interpolation=crisp, **options)
 
@@ -286,6 +306,11 @@ def _show_apart(ax: Axes, images: Tensor, n_columns: int, **options) -> None:
 def _scatter_classes(ax: Axes, points: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
     points, labels = points.cpu(), labels.cpu()
     ax.scatter(*points.T, s=3, alpha=0.5, c=labels % 10, cmap="tab10", vmin=0, vmax=9, lw=0)
+    for label in labels.unique().tolist():
+        if len(class_names[label]) == 1:  # as digits are: some points as themselves, for grey
+            some = points[labels == label][:50]
+            style = {"marker": f"${class_names[label]}$", "color": CLASS_COLOURS[label % 10]}
+            ax.scatter(*some.T, s=28, lw=0.3, **style)
     _name_classes(ax, points, labels, class_names)
 
 

@@ -1,4 +1,4 @@
-"""The checks on a latent space: the line between two codes, a traversal, sliders, a direction."""
+"""The checks on a latent space: sliders, a direction with a meaning, and its gain."""
 
 import io
 from collections.abc import Callable
@@ -11,31 +11,6 @@ from torch import Tensor
 
 from vae_lesson import latent
 from vae_lesson.teaching.checks.verdict import Verdict, compare, draw, ours
-
-
-@ours(latent.lerp)
-def lerp(answer: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict:
-    """Check answer(z0, z1, t), the straight line from z0 at t = 0 to z1 at t = 1."""
-    (z0, z1), t = draw((4,), (4,)), 0.3
-    mistakes = {
-        "the way from z1 to z0: at t = 0 you must be at z0": latent.lerp(z1, z0, t),
-        "z0 + t·z1: at t = 1 that is z0 + z1, not z1": z0 + t * z1,
-    }
-    return compare(answer, (z0, z1, t), latent.lerp(z0, z1, t), mistakes)
-
-
-@ours(latent.traversal)
-def traversal(answer: Callable[[Tensor, int, Tensor], Tensor]) -> Verdict:
-    """Check answer(z, j, values) -> `(n, L)`, copies of z `(L,)` with dimension j set to values."""
-    (z, values), j = draw((4,), (3,)), 2
-    right, axis, column = latent.traversal(z, j, values), torch.eye(4)[j], values[:, None]
-    mistakes = {
-        "the values added to what is there: set dimension j to them": z + column * axis,
-        "every dimension set to the value: set only dimension j": column.expand(3, 4),
-        "zeros in the other dimensions: keep what z has there": column * axis,
-        "the last code n times: a code changed in a loop needs a clone": right[-1:].expand(3, 4),
-    }
-    return compare(answer, (z, j, values), right, mistakes)
 
 
 def our_sliders(decode: Callable, z: Tensor, dimensions: list[int]) -> widgets.VBox:
@@ -140,16 +115,80 @@ def _inside(widget: object, kind: type) -> list:
 
 @ours(latent.attribute_direction)
 def attribute_direction(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Check answer(codes, has_it) -> mean code of those that have it less that of the others."""
-    (codes,) = draw((7, 3))
-    has_it = torch.tensor([True, False, True, False, False, False, True])
-    mean, others = codes[has_it].mean(dim=0), codes[~has_it].mean(dim=0)
-    right = mean - others
-    from_all, unit = mean - codes.mean(dim=0), right / right.norm()
+    """Check answer(codes, a) -> `(L,)`, how far the mean code moves when a grows by one."""
+    # So many that N and N − 1 in a variance are the same.
+    noise, rest = draw((30_000, 3), (30_000,))
+    codes = 1 + noise @ torch.tensor([[1.0, 0.6, 0], [0, 1.5, -0.8], [0, 0, 0.7]])
+    a = 3 + codes @ torch.tensor([1.2, -0.9, 0.5]) + rest
+    z, left = codes - codes.mean(dim=0), a - a.mean()
+    cov, var = left @ z / len(z), left.square().mean()
+    right, high = cov / var, left > 0
     mistakes = {
-        "the opposite direction: from without to with": -right,
-        "the mean code of those that have it: subtract that of the others": mean,
-        "the difference from the mean of all, which contains the group itself": from_all,
-        "a unit vector: keep its length, which is how far the two groups are apart": unit,
+        "the opposite direction: from little to much": -right,
+        "cov(z, a) alone: divide by the variance of a": cov,
+        "cov over the standard deviation of a: divide by its square": cov / var.sqrt(),
+        "cov over the variance of z: divide by that of a": cov / z.square().mean(dim=0),
+        "the correlation: divide by the variance of a": cov / (var * z.square().mean(dim=0)).sqrt(),
+        "the weights that predict a: what moves here is z": torch.linalg.solve(z.T @ z, left @ z),
+        "means left in: take a's from a, in cov and in var": [
+            a @ codes / len(z) / var,
+            a @ codes / a.square().sum(),
+            cov / a.square().mean(),
+        ],
+        "a mean code less another: what is asked is a slope": [
+            z[high].mean(dim=0) - z[~high].mean(dim=0),
+            codes[high].mean(dim=0) - codes.mean(dim=0),
+        ],
+        "a unit vector: keep the length, which is the slope": right / right.norm(),
     }
-    return compare(answer, (codes, has_it), right, mistakes)
+    return compare(answer, (codes, a), right, mistakes)
+
+
+def our_gain(decode: Callable, measure: Callable, z: Tensor, direction: Tensor, step: float):
+    """Return what the median code gets of a property, over what it was asked for: `()`."""
+    less, more = (measure(decode(z + s * direction)) for s in (-step, step))
+    return ((more - less) / (2 * step)).median()
+
+
+@ours(our_gain)
+def gain(answer: Callable[[Callable, Callable, Tensor, Tensor, float], Tensor]) -> Verdict:
+    """Check answer(decode, measure, z, direction, step) -> got over asked for, of the median code
+    when it is moved from a step less to a step more."""
+    z, weights = draw((7, 3), (3, 9))
+    direction, step = torch.tensor([0.6, -1.0, 0.5]), 1.5
+
+    def decode(z: Tensor) -> Tensor:
+        return torch.sigmoid(2 * z @ weights)
+
+    def measure(images: Tensor) -> Tensor:
+        return images @ torch.linspace(-1, 3, 9)
+
+    def at(steps: float, along: Tensor = direction) -> Tensor:
+        return measure(decode(z + steps * along))
+
+    less, here, more = at(-step), at(0), at(step)
+    got, asked, unit = more - less, 2 * step, direction / direction.norm()
+    right = (got / asked).median()
+    mistakes = {
+        "one number a code: take their median": got / asked,
+        "the mean over the codes: take the median": (got / asked).mean(),
+        "two medians: first the difference of each code, then its median": (
+            (more.median() - less.median()) / asked
+        ),
+        "what was got: divide it by what was asked for": got.median(),
+        "half of what was asked for: from a step less to a step more are two": [
+            (got / step).median(),
+            (got / 2).median(),
+        ],
+        "one side only: go a step less and a step more": [
+            (side / n).median() for side in (more - here, here - less) for n in (step, asked)
+        ],
+        "less and more the wrong way round": (-got / asked).median(),
+        "a move without the step: go `step` times along the direction": [
+            ((at(1) - at(-1)) / n).median() for n in (asked, 2)
+        ],
+        "a move along a unit vector: the direction's length counts": (
+            (at(step, unit) - at(-step, unit)) / asked
+        ).median(),
+    }
+    return compare(answer, (decode, measure, z, direction, step), right, mistakes)
