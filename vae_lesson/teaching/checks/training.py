@@ -27,13 +27,15 @@ def compare_training(
     makes a mistake on request: `mistakes`, and `scales` of the loss, map what to say to its
     options."""
 
-    def compared(part: int, options: dict, values: str) -> Verdict:
-        wrong = {says: _after(ours, make, **how)[part] for says, how in options.items()}
-        right = _after(ours, make)[part]
-        return compare(lambda: _after(answer, make)[part], (), right, wrong, values=values)
-
     scales = scales or {}
-    verdict = compared(0, MISTAKES | mistakes | scales, "the trained weights")
+    right, options = _after(ours, make), MISTAKES | mistakes | scales
+    wrong = {says: _after(ours, make, **how) for says, how in options.items()}
+
+    def compared(part: int, names: dict, values: str) -> Verdict:
+        named = {says: wrong[says][part] for says in names}
+        return compare(lambda: _after(answer, make)[part], (), right[part], named, values=values)
+
+    verdict = compared(0, options, "the trained weights")
     return compared(1, scales, "the first gradients") if verdict.ok else verdict
 
 
