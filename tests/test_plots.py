@@ -40,10 +40,13 @@ def test_lines_are_told_apart_without_colour_and_whole_numbers_stay_whole():
 
 def test_what_lies_beyond_the_axis_of_histograms_is_said():
     groups = {"near": torch.tensor([10.0, 20, 30]), "far": torch.tensor([20.0, 1500])}
-    near, far = plots.histograms(groups, "nats", truth=25, upto=40).axes
+    figure = plots.histograms(groups, "nats", mark=("threshold", 25), upto=40)
+    near, far = figure.axes
     assert near.get_xlim() == far.get_xlim() == (10, 40)
     assert [text.get_text() for text in near.texts] == []
     assert [text.get_text() for text in far.texts] == ["50.0% beyond, up to 1,500 →"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["near", "threshold"]
 
 
 def test_a_caption_of_several_columns_is_set_off_by_a_gap():

@@ -139,21 +139,27 @@ def lines(
 
 
 def histograms(
-    groups: dict[str, Tensor], xlabel: str, truth: float, upto: float, *, alt: str = ""
+    groups: dict[str, Tensor],
+    xlabel: str,
+    mark: tuple[str, float],
+    upto: float,
+    *,
+    alt: str = "",
 ) -> Figure:
     """Draw how a number is distributed in several groups, a row each over one axis.
 
-    truth: a dashed line in every row, as is the first group's outline. upto: where the axis ends;
-    words say how much of a row lies beyond.
+    mark: (name, place) of a dashed line in every row; the first group's outline is in each too.
+    upto: where the axis ends; words say how much of a row lies beyond.
     """
-    fig, axes = _panels((WIDTH * 0.8, 0.7 * len(groups) + 0.6), alt, n_rows=len(groups))
+    fig, axes = _panels((WIDTH * 0.8, 0.7 * len(groups) + 0.9), alt, n_rows=len(groups))
     groups = {name: values.cpu() for name, values in groups.items()}
     bins = np.linspace(min(values.min().item() for values in groups.values()), upto, 81)
-    first = next(iter(groups.values()))
+    outlined, first = next(iter(groups.items()))
     for ax, (name, values) in zip(axes, groups.items()):
         for part, style in ((values, {"color": BLUE, "alpha": 0.6}), (first, OUTLINED)):
-            ax.hist(part, bins=bins, weights=np.full(len(part), 1 / len(part)), **style)
-        ax.axvline(truth, color=ORANGE, linestyle="--")
+            weights = np.full(len(part), 1 / len(part))
+            _, _, bars = ax.hist(part, bins=bins, weights=weights, label=outlined, **style)
+        line = ax.axvline(mark[1], color=ORANGE, linestyle="--", label=mark[0])
         if beyond := (values > upto).float().mean():
             says = f"{beyond:.1%} beyond, up to {values.max():,.0f} →"
             style = {"ha": "right", "va": "top", "fontsize": 8, "path_effects": OUTLINE}
@@ -161,6 +167,7 @@ def histograms(
         ax.set(xlabel=xlabel, xlim=(bins[0], upto), yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.label_outer()
+    fig.legend(handles=[bars[0], line], loc="outside upper right", ncols=2, frameon=False)
     return fig
 
 
@@ -217,7 +224,7 @@ def posterior_ellipses(
     _prior_circles(ax)
     for label in labels.unique().tolist():  # for grey: a digit's centre is the digit itself
         as_name = len(class_names[label]) == 1
-        style = {"marker": f"${class_names[label]}$", "s": 18, "lw": 0} if as_name else {"s": 2}
+        style = {"marker": f"${class_names[label]}$", "s": 34, "lw": 0} if as_name else {"s": 2}
         ax.scatter(*mu[labels == label].T, color="black", **style)
     _name_classes(ax, mu, labels, class_names)
     return _as_planes(fig, "z₁", "z₂")
