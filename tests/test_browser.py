@@ -78,7 +78,7 @@ def test_lesson_runs_without_an_error_and_its_explorers_are_alive(name, page, la
     labs.run_all(page)
     for outputs in explorers(page, name):
         explorer = outputs.locator(".vae-explorer")
-        expect(explorer.get_by_role("img", name="decoded image").first).to_be_visible()
+        expect(explorer.get_by_role("img").first).to_be_visible()
         expect(explorer.get_by_role("alert")).to_be_hidden()
 
 

@@ -61,12 +61,17 @@ def pair(end=(nn.Sigmoid,), relu=(nn.ReLU,), code=()):
 
 
 def train(weights, loss, images, epochs, batch_size, lr, generator, n=None, **mistake):
-    optimizer = torch.optim.Adam(weights, lr=lr)
+    optimizer = torch.optim.Adam(weights, lr=mistake.get("rate", lr))
+    size = mistake.get("size", batch_size)
     for _ in range(n or epochs):
-        for index in torch.randperm(len(images), generator=generator).split(batch_size):
+        for index in torch.randperm(len(images), generator=generator).split(size):
+            if len(index) < mistake.get("least", 0):
+                continue
             if mistake.get("zero", True):
                 optimizer.zero_grad()
-            loss_value = mistake.get("reduce", torch.mean)(loss(images[index].flatten(1) / 255))
+            loss_value = mistake.get("reduce", torch.mean)(
+                loss(images[index].flatten(1) / mistake.get("white", 255))
+            )
             (mistake.get("sign", 1) * loss_value).backward()
             if mistake.get("step", True):
                 optimizer.step()
@@ -78,11 +83,20 @@ def train_autoencoder(encoder, decoder, *how, **mistake):
 
 
 def train_vae(
-    model, images, epochs, batch_size, lr, generator, noise=True, blocked=False, **mistake
+    model,
+    images,
+    epochs,
+    batch_size,
+    lr,
+    generator,
+    noise=True,
+    rows=None,
+    blocked=False,
+    **mistake,
 ):
     def loss(x):
         mu, log_var = model.encode(x)
-        eps = torch.randn(mu.shape, generator=generator)
+        eps = torch.randn(mu[:rows].shape, generator=generator)
         z = mu + torch.exp(0.5 * log_var) * eps if noise else mu
         return bce(model.decode(z.detach() if blocked else z), x).sum(dim=1) + kl(mu, log_var)
 
@@ -238,6 +252,9 @@ def loops(training):
         ("its sign is turned", partial(training, sign=-1)),
         ("a single epoch", partial(training, n=1)),
         ("the sum over the batch", partial(training, reduce=torch.sum)),
+        ("all images in place of a batch", partial(training, size=20)),
+        ("a last batch that is left out", partial(training, least=8)),
+        ("another learning rate", partial(training, rate=1e-3)),
         ("the trained weights are off by", partial(training, reduce=torch.max)),
     ]
 
@@ -367,6 +384,8 @@ WRONG = {  # {check: (a part of the message, how to earn it)}
     "vae_training": [
         *loops(train_vae),
         ("the noise is forgotten", partial(train_vae, noise=False)),
+        ("one eps for all images", partial(train_vae, rows=1)),
+        ("bytes", partial(train_vae, white=1)),
         ("a z that blocks the gradient", partial(train_vae, blocked=True)),
     ],
     "sample": [  # (model, n, latent_size, generator)
@@ -880,7 +899,6 @@ def test_the_learners_answer_is_used_if_it_is_right_and_else_the_packages(capsys
 # --- not yet --------------------------------------------------------------------------------------
 
 
-unwritten = Mock(side_effect=NotImplementedError)
 broken = Mock(side_effect=ZeroDivisionError("division by zero"))
 
 
@@ -891,7 +909,7 @@ broken = Mock(side_effect=ZeroDivisionError("division by zero"))
         (lambda *_: None, "returns nothing"),
         (lambda *_: ..., "expected a tensor, got ellipsis"),
         (lambda *_: (torch.zeros(2), torch.zeros(2)), "expected a tensor, got tuple"),
-        (unwritten, "write the function"),
+        (lambda *_: torch.ones(2) ^ 2, "^ is no power in Python, ** is"),
         (broken, "raised ZeroDivisionError: division by zero"),
         (lambda: 1, "raised TypeError"),  # takes no argument
     ],

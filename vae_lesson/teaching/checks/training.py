@@ -11,12 +11,18 @@ from tqdm.auto import trange
 from vae_lesson.data import to_float
 from vae_lesson.teaching.checks.verdict import Verdict, compare, seeded
 
-MISTAKES = {  # of every loop, as options of `descend`
+MISTAKES = {  # of every loop, as arguments of `_after` and `descend`
     "no training: not one weight has changed": {"epochs": 0},
     "gradients that add up: call `zero_grad` in every step": {"zero": False},
     "a loss that grows: its sign is turned": {"sign": -1},
     "a single epoch, whatever `epochs` is": {"epochs": 1},
     "the sum over the batch: take its mean": {"reduce": Tensor.sum},
+    "bytes: `data.to_float` brings them to [0, 1]": {
+        "pixels": lambda batch: batch.flatten(1).float()
+    },
+    "all images in place of a batch of `batch_size`": {"batch_size": 20},
+    "a last batch that is left out for being smaller": {"drop_last": True},
+    "another learning rate than `lr`": {"lr": 1e-3},
 }
 
 
@@ -39,8 +45,10 @@ def compare_training(
     return compared(1, scales, "the first gradients") if verdict.ok else verdict
 
 
-def _after(train: Callable, make: Callable, epochs: int = 2, **mistake) -> tuple[Tensor, Tensor]:
-    """Return the weights after a training, and their gradients in its first step."""
+def _after(
+    train: Callable, make: Callable, epochs=2, batch_size=8, lr=0.01, **mistake
+) -> tuple[Tensor, Tensor]:
+    """Return the weights after a training on 20 images, and their gradients in its first step."""
     with seeded():
         modules = make()
     weights = [weight for module in modules for weight in module.parameters()]
@@ -54,21 +62,35 @@ def _after(train: Callable, make: Callable, epochs: int = 2, **mistake) -> tuple
         weight.register_hook(functools.partial(keep, place=place))
     generator = torch.Generator().manual_seed(7)
     images = torch.randint(0, 256, (20, 28, 28), generator=generator).byte()
-    train(*modules, images, epochs, 8, 0.01, generator, **mistake)
+    train(*modules, images, epochs, batch_size, lr, generator, **mistake)
     return tuple(torch.cat([v.detach().flatten() for v in each]) for each in (weights, first))
 
 
 def descend(
-    weights, loss, images, epochs, batch_size, lr, generator, sign=1, zero=True, reduce=Tensor.mean
+    weights,
+    loss,
+    images,
+    epochs,
+    batch_size,
+    lr,
+    generator,
+    *,
+    sign=1,
+    zero=True,
+    reduce=Tensor.mean,
+    pixels=to_float,
+    drop_last=False,
 ) -> None:
-    """Train by Adam on the mean of loss(x), `(B,)`, of one batch after the other; the last three
-    make common mistakes."""
+    """Train by Adam on the mean of loss(x), `(B,)`, of one batch after the other; what follows the
+    generator makes common mistakes."""
     optimizer = torch.optim.Adam(weights, lr=lr, fused=True)
     few = len(images) < 100  # a check's: no bar
     for _ in trange(epochs, leave=False, disable=few):
         order = torch.randperm(len(images), generator=generator, device=images.device)
         for index in order.split(batch_size):
-            value = sign * reduce(loss(to_float(images[index])))
+            if drop_last and len(index) < batch_size:
+                continue
+            value = sign * reduce(loss(pixels(images[index])))
             if zero:
                 optimizer.zero_grad()
             value.backward()

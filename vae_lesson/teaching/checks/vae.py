@@ -152,14 +152,16 @@ def neg_elbo(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Verd
 
 
 def our_vae_training(
-    model, images, epochs, batch_size, lr, generator, noise=1, blocked=False, **mistake
+    model, images, epochs, batch_size, lr, generator, noise=1, rows=None, blocked=False, **mistake
 ) -> None:
-    """Train a VAE: what `fit` does, without what surrounds it; noise and blocked make mistakes."""
+    """Train a VAE: what `fit` does, without what surrounds it; noise, rows and blocked make
+    mistakes."""
 
     def loss(x: Tensor) -> Tensor:
         mu, log_var = model.encode(x)
-        eps = noise * torch.randn(mu.shape, generator=generator, device=mu.device)
-        z = models.reparameterize(mu, log_var, eps)
+        shape = rows or len(mu), mu.shape[1]
+        eps = noise * torch.randn(shape, generator=generator, device=mu.device)
+        z = models.reparameterize(mu, log_var, eps.expand_as(mu))
         x_logits = model.decode(z.detach() if blocked else z)
         return our_neg_elbo(x_logits, x, mu, log_var)
 
@@ -171,6 +173,7 @@ def vae_training(answer: Callable) -> Verdict:
     """Check answer(model, images, epochs, batch_size, lr, generator), which trains."""
     mistakes = {
         "mu in place of z: the noise is forgotten": {"noise": 0},
+        "one eps for all images of a batch": {"rows": 1},
         "a z that blocks the gradient: recon does not reach the encoder": {"blocked": True},
     }
     return compare_training(answer, our_vae_training, lambda: [VAE(2, 3)], mistakes)
