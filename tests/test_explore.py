@@ -421,6 +421,18 @@ def test_the_codes_lie_where_a_click_would_find_them(images):
     assert (distance < 0.01 * len(drawn)).sum() > 4  # the dot, and not the end of something
 
 
+def test_the_circles_of_the_prior_are_on_maps_in_plain_z_alone(images):
+    model = a_model(latent_size=2)
+    model.encoder[-1].weight *= 0.01  # no code near the circle
+    both = {"ae": a_model(models.Autoencoder, 2), "vae": model}
+    state, angle = explore.compare(both, images).state, torch.linspace(0, 2 * torch.pi, 200)
+    low, high = state["low"][0], state["high"][0]
+    x, y = ((2 * f(angle) - low) / (high - low) for f in (torch.cos, torch.sin))
+    column, row = (2 * maps.PLANE * torch.stack([x, 1 - y])).long()
+    own, plain = (opened(png)[row, column, 3] > 99 for png in state["backgrounds"])
+    assert own.mean() < 0.35 < 0.5 < plain.mean()  # dashes over half of it
+
+
 # --- drawing --------------------------------------------------------------------------------------
 
 

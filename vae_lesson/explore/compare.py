@@ -17,7 +17,7 @@ def compare(models: dict[str, nn.Module], images: Images) -> Explorer:
     A VAE's codes are counted in units of its prior, N(0, 1); what encodes to (mu, log_var) is one.
     An autoencoder has none, so each of its dimensions is counted in standard deviations from the
     mean of its test codes, and a random draw is one from the normal distribution fitted to them
-    (dimension by dimension).
+    (dimension by dimension). Its map says so, and is without the circles of the prior.
 
     Raises: ValueError for fewer than two models, or codes of different sizes.
     """

@@ -33,7 +33,10 @@ class MapExplorer(Explorer):
         z: Tensor | None = None,
     ) -> None:
         low, high = _reach(codes)
-        drawn = [_codes_drawn(each, images, low, high) for each in codes.values()]
+        drawn = [
+            _codes_drawn(each, images, low, high, in_z=decoders[name].units is None)
+            for name, each in codes.items()
+        ]
         plane = {"low": low, "high": high, "views": VIEWS, "backgrounds": drawn}
         super().__init__(decoders, z, kind="map", **plane)
 
@@ -82,15 +85,25 @@ def _reach(codes: dict[str, Tensor]) -> tuple[list[float], list[float]]:
     return (middle - half).tolist(), (middle + half).tolist()
 
 
-def _codes_drawn(points: Tensor, images: Images, low: list[float], high: list[float]) -> bytes:
+def _codes_drawn(
+    points: Tensor, images: Images, low: list[float], high: list[float], in_z: bool
+) -> bytes:
     """Return a PNG of 2-D codes coloured by class over the prior's 1σ and 2σ circles, edge to edge,
-    and clear where nothing is drawn: the page may be dark."""
+    and clear where nothing is drawn: the page may be dark.
+
+    in_z: False if they are counted in standard deviations of the codes, where N(0, I) is not."""
     points, labels = points.cpu().numpy(), images.test_labels.cpu().numpy()
     figure = Figure(figsize=(4, 4))
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.scatter(*points.T, c=labels % 10, cmap="tab10", vmin=0, vmax=9, s=4, alpha=0.5, lw=0)
+    colours = {"cmap": "tab10", "vmin": 0, "vmax": 9}
+    ax.scatter(*points.T, c=labels % 10, s=4, alpha=0.5, lw=0, **colours)
+    for label in np.unique(labels):
+        if len(name := images.class_names[label]) == 1:  # some as themselves, for grey
+            some = points[labels == label][:50]
+            as_name = {"marker": f"${name}$", "s": 24, "lw": 0.3}
+            ax.scatter(*some.T, c=np.full(len(some), label % 10), **as_name, **colours)
     grey, angle = {"color": "#808080", "clip_on": True}, np.linspace(0, 2 * np.pi, 200)
-    for radius in (1, 2):
+    for radius in (1, 2) if in_z else ():
         ax.plot(radius * np.cos(angle), radius * np.sin(angle), "--", lw=1.5, **grey)
     taken, size = [np.full(2, np.inf)], 0.045 * (high[0] - low[0])
     for label in np.unique(labels):
@@ -102,12 +115,14 @@ def _codes_drawn(points: Tensor, images: Images, low: list[float], high: list[fl
         ax.text(*place, images.class_names[label], ha="center", va="center", bbox=white)
     for value in ax.xaxis.get_major_locator().tick_values(low[0], high[0])[1:-1]:
         ax.axvline(value, alpha=0.3, lw=0.8, **grey)
-        ax.text(value, low[1], f" {value:g}", va="bottom", **grey)
+        ax.text(value, low[1], f" {value:g}".replace("-", "−"), va="bottom", **grey)
     for value in ax.yaxis.get_major_locator().tick_values(low[1], high[1])[1:-1]:
         ax.axhline(value, alpha=0.3, lw=0.8, **grey)
-        ax.text(low[0], value, f" {value:g}", va="bottom", **grey)
-    ax.text(0.98, 0.06, "z₁ →", ha="right", transform=ax.transAxes, weight="bold", **grey)
-    ax.text(0.1, 0.95, "z₂ ↑", transform=ax.transAxes, weight="bold", **grey)
+        if value - low[1] > size:  # not on the numbers along the bottom
+            ax.text(low[0], value, f" {value:g}".replace("-", "−"), va="bottom", **grey)
+    unit = "" if in_z else ", in σ of its codes"
+    ax.text(0.98, 0.06, f"z₁{unit} →", ha="right", transform=ax.transAxes, weight="bold", **grey)
+    ax.text(0.1, 0.95, f"z₂{unit} ↑", transform=ax.transAxes, weight="bold", **grey)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     ax.axis("off")
     buffer = io.BytesIO()

@@ -17,9 +17,6 @@ MISTAKES = {  # of every loop, as arguments of `_after` and `descend`
     "a loss that grows: its sign is turned": {"sign": -1},
     "a single epoch, whatever `epochs` is": {"epochs": 1},
     "the sum over the batch: take its mean": {"reduce": Tensor.sum},
-    "bytes: `data.to_float` brings them to [0, 1]": {
-        "pixels": lambda batch: batch.flatten(1).float()
-    },
     "all images in place of a batch of `batch_size`": {"batch_size": 20},
     "a last batch that is left out for being smaller": {"drop_last": True},
     "another learning rate than `lr`": {"lr": 1e-3},

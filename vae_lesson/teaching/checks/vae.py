@@ -174,6 +174,7 @@ def vae_training(answer: Callable) -> Verdict:
     mistakes = {
         "mu in place of z: the noise is forgotten": {"noise": 0},
         "one eps for all images of a batch": {"rows": 1},
+        "bytes: `data.to_float` brings them to [0, 1]": {"pixels": lambda x: x.flatten(1).float()},
         "a z that blocks the gradient: recon does not reach the encoder": {"blocked": True},
     }
     return compare_training(answer, our_vae_training, lambda: [VAE(2, 3)], mistakes)
