@@ -16,6 +16,7 @@ from vaes import (
     BROKEN,
     HEALTHY,
     MISSED,
+    WRAPPED,
     Foreign,
     Logits,
     WithSampler,
@@ -245,6 +246,18 @@ def test_what_cannot_be_told_is_not_accused(fault, kind, loss):
         assert inspect_vae(model, loss, x) == []
 
 
+@named(WRAPPED)
+def test_a_wrapped_model_is_seen_through(fault, kind, loss):
+    for model, x in on_several(kind):
+        assert found(model, loss, x) == [fault] * (fault is not None)
+
+
+def test_a_half_precision_model_and_its_images_are_left_as_they_were():
+    model, x = new(Foreign).half(), foreign_images().half()
+    assert found(model, foreign_loss, x) == []
+    assert {p.dtype for p in model.parameters()} == {x.dtype} == {torch.float16}
+
+
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_foreign_model_is_not_accused(name):
     kind, loss = HEALTHY[name]
@@ -374,11 +387,11 @@ def test_a_beta_of_as_few_pixels_is_a_choice():
 
 
 def test_a_beta_of_the_number_of_pixels_is_a_mean_only_if_measured_or_large():
-    for n_pixels, accused in [(144, False), (400, True)]:
+    for n_pixels, fault in [(25, None), (144, "beta far from 1"), (400, "mean for sum")]:
         model, x = new(latent_size=2, hidden_size=8, shape=(1, 1, n_pixels)), grey(4, n_pixels)
         findings = inspect_vae(model, elbo(n_pixels), x)
-        assert [f.fault for f in findings] == (["mean for sum"] if accused else [])
-        for finding in findings:
+        assert [f.fault for f in findings] == [fault] * (fault is not None)
+        for finding in findings if fault == "mean for sum" else []:
             assert "as if divided by 400 pixels" in finding.evidence
             assert "mean over" not in finding.evidence
         (finding,) = inspect_vae(model, broken.mean_for_sum, x)
@@ -440,7 +453,7 @@ def test_a_finding_has_its_numbers():
 
 
 def test_a_kl_finding_says_what_is_taken_for_granted():
-    (finding,) = inspect_vae(new(), lambda o, x, m, v: nll(o, x) + kl(m - 3, v), grey(4, 784))
+    (finding,) = inspect_vae(new(), lambda o, x, m, v: nll(o, x) + kl(m**2, v), grey(4, 784))
     assert finding.fault == "KL formula"
     for said in ("prior is taken to be N(0, I)", "penalties on mu or log_var count as part"):
         assert said in finding.evidence
@@ -463,6 +476,64 @@ def test_images_that_are_not_finite_are_not_blamed_on_the_model():
     x[1, 2] = math.nan
     (finding,) = inspect_vae(new(**PIXELS_16), broken.healthy_loss, x)
     assert finding.fault == "not finite" and "Of 64 values of x, 1" in finding.evidence
+
+
+def test_a_report_says_what_is_right_and_what_was_not_examined():
+    report = inspect_vae(new(), elbo(4), grey(16, 784))
+    assert report == [] and not report and len(report) == 0
+    assert report.examined["likelihood"] == "Bernoulli on logits"
+    assert report.examined["beta"] == "4" and report.not_examined == {}
+    assert report.examined["noise"] == "z is mu + σ·eps, log_var read as log σ²"
+    assert {"target", "formula of the KL", "range", "gradient", "past z"} < set(report.examined)
+    assert str(report) == repr(report)
+    first, second = str(report).split("\n")
+    assert first == "Nothing found." and second.startswith(
+        "Right: likelihood (Bernoulli on logits)"
+    )
+    broken_one = inspect_vae(*broken.patient("E"), grey(16, 784))
+    first, second = str(broken_one).split("\n")
+    assert first == str(broken_one[0]) and second.startswith("Right: ")
+    assert "noise" not in broken_one.examined
+
+
+SILENT = {  # what the report says of what could not be examined: loss or model, what, why
+    "one sample's log probabilities": ("formula of the KL", "one sample of z"),
+    "KL warm-up": ("formula of the KL", "weight changes from call to call"),
+    "KL warm-up at its start": ("formula of the KL", "does not change"),
+    "total correlation": ("formula of the KL", "one sample of z"),
+    "capacity of 1000": ("beta", "it changes with the KL"),
+    "free bits": ("beta", "it changes with the KL"),
+    "DIP-VAE-I": ("formula of the KL", "codes of a batch are compared"),
+    "a learned prior": ("the prior", "means from 0.3 to 0.3 and σ from 1.2 to 1.2"),
+    "ELBO of an unknown likelihood": ("likelihood, range and beta", "not known here"),
+    "images drawn black and white": ("target", "made of it, or drawn"),
+    "forward in one piece": ("noise", "forward does not call decode"),
+    "forward calls decode only": ("gradient by mu", "does not take mu and log_var from encode"),
+    "z turned by a flow": ("noise", "as by a flow"),
+    "two levels, the second drawn in decode": ("past z", "of a second code"),
+    "two levels, both codes in one": ("past z", "of a second code"),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_was_not_examined_is_said(name):
+    kind, loss = HEALTHY[name]
+    what, why = SILENT[name]
+    report = inspect_vae(new(kind, n_latents=20), loss, foreign_images())
+    assert report == [] and why in report.not_examined[what] and what not in report.examined
+
+
+@pytest.mark.parametrize(
+    "kind, loss, beta",
+    [
+        (Foreign, foreign_loss, "1"),
+        (Logits, of_likelihood(lambda o: D.Normal(o, 0.1)), "1, if the variance is 0.01"),
+        (Logits, of_likelihood(lambda o: D.Laplace(o, 0.3)), "1, if the scale is 0.3"),
+        (Foreign, with_recon(mse), "1, if the variance is 0.5"),
+    ],
+)
+def test_the_beta_that_was_measured_is_said(kind, loss, beta):
+    assert inspect_vae(new(kind), loss, foreign_images()).examined["beta"] == beta
 
 
 # --- nothing is changed ---------------------------------------------------------------------------
@@ -530,8 +601,7 @@ def test_float64_is_made_on_the_cpu():
         (Foreign(), foreign_loss, (255 * grey(4, 784)).byte(), "x is torch.uint8"),
         (Foreign(), foreign_loss, torch.ones(4, 9).long(), "int64: use float32 .*token ids"),
         (Foreign(), foreign_loss, [0.0], r"got \['float'\]"),
-        (Foreign(), foreign_loss, grey(4, 784).half(), "x is torch.float16.* float32 or float64"),
-        (Foreign().bfloat16(), foreign_loss, grey(4, 784), "fc1.weight is torch.bfloat16"),
+        (Foreign(), foreign_loss, (1j * grey(4, 784)), "x is torch.complex64: use float32 or"),
         (with_methods(decode=lambda s, z: z)(), foreign_loss, grey(4, 784), "every pixel"),
         (VAE(2, 8, (1, 3, 3)), foreign_loss, grey(4, 784), "this model takes images"),
         (with_methods(forward=lambda s, x: x)(), foreign_loss, grey(4, 784), r"got \(4, 784\)"),

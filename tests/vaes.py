@@ -1,8 +1,9 @@
 """Foreign VAEs and losses, as public code writes them, without the package: tables for the tests.
 
 HEALTHY: name -> (model, loss). BROKEN: rows (fault, name, model, loss). MISSED: likewise, with why
-the inspector cannot tell in the place of the fault. A model takes `n_latents`, a loss (output, x,
-mu, log_var); images are 16, `(16, 1, 28, 28)`, in [0, 1].
+the inspector cannot tell in the place of the fault. WRAPPED: likewise, None being no fault.
+A model takes `n_latents`, a loss (output, x, mu, log_var); images are 16, `(16, 1, 28, 28)`, in
+[0, 1].
 """
 
 import math
@@ -281,6 +282,227 @@ def hidden_detached(self, x):
     return self.fc21(h1), self.fc22(h1)
 
 
+# --- halves, priors and draws of other kinds ------------------------------------------------------
+
+
+class Mixed(Foreign):
+    """A reshape for a transpose brings features to other images."""
+
+    def decode(self, z):
+        h3 = F.relu(self.fc3(z)).t().reshape(len(z), -1)
+        return torch.sigmoid(self.fc4(h3))
+
+
+class Attention(Foreign):
+    """The hidden layer as 5 tokens of 8: without batch_first the images are taken for tokens."""
+
+    batch_first = True
+
+    def __init__(self, n_latents=20):
+        super().__init__(n_latents)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=self.batch_first)
+
+    def decode(self, z):
+        h = F.relu(self.fc3(z)).unflatten(1, (5, 8))
+        h = h + self.attend(h, h, h, need_weights=False)[0]
+        return torch.sigmoid(self.fc4(h.flatten(1)))
+
+
+class Normed(Foreign):
+    def __init__(self, n_latents=20):
+        super().__init__(n_latents)
+        self.norm, self.group = nn.LayerNorm(40), nn.GroupNorm(4, 40)
+
+    def decode(self, z):
+        return torch.sigmoid(self.fc4(self.group(F.relu(self.norm(self.fc3(z))))))
+
+
+def over_the_batch(self, x):
+    h1 = F.relu(self.fc1(x)).softmax(dim=0)
+    return self.fc21(h1), self.fc22(h1)
+
+
+def relu_on_mu(self, x):
+    mu, v = Foreign.encode(self, x)
+    return F.relu(mu), v
+
+
+def returning_z(self, x):
+    mu, v = self.encode(x.flatten(1))
+    z = self.reparameterize(mu, v)
+    return self.decode(z), z, v
+
+
+def returning_z_in_one_piece(self, x):
+    h1 = F.relu(self.fc1(x.flatten(1)))
+    z = self.reparameterize(self.fc21(h1), self.fc22(h1))
+    return self.decode(z), z, self.fc22(h1)
+
+
+def right(mu, v):
+    return mu + randn_like(mu) * std(v)
+
+
+def of_variance(mu, v):
+    return mu + randn_like(mu) * v.exp()
+
+
+def decoding_twice(z_of, other, first=False):
+    """Return the class that decodes other(mu, z) too, for another term of the loss."""
+
+    def forward(self, x):
+        mu, v = self.encode(x.flatten(1))
+        z = z_of(mu, v)
+        images = [self.decode(each) for each in ([other(mu, z), z] if first else [z, other(mu, z)])]
+        self.preview = images[not first]
+        return images[first], mu, v
+
+    return with_methods(forward=forward)
+
+
+def drawing_several(z_of, how):
+    """Return the class that draws four z an image."""
+
+    def forward(self, x):
+        mu, v = self.encode(x.flatten(1))
+        if how == "(draws, images, latents)":
+            output = self.decode(z_of(mu.expand(4, -1, -1), v.expand(4, -1, -1))).mean(dim=0)
+        elif how == "draws before images":
+            output = self.decode(z_of(mu.repeat(4, 1), v.repeat(4, 1)))[: len(x)]
+        elif how == "draws after images":
+            z = z_of(mu.repeat_interleave(4, 0), v.repeat_interleave(4, 0))
+            output = self.decode(z).unflatten(0, (-1, 4)).mean(dim=1)
+        else:
+            output = sum(self.decode(z_of(mu, v)) for _ in range(4)) / 4
+        return output, mu, v
+
+    return with_methods(forward=forward)
+
+
+WAYS = ["(draws, images, latents)", "draws before images", "draws after images", "in a loop"]
+
+
+class Spatial(nn.Module):
+    """mu, log_var and z are images, (B, n_latents, 7, 7)."""
+
+    draw = staticmethod(right)
+
+    def __init__(self, n_latents=4):
+        super().__init__()
+        self.down = nn.Sequential(halved(1, 8), halved(8, 16), nn.Conv2d(16, 2 * n_latents, 1))
+        up = [nn.Conv2d(n_latents, 16, 1), nn.ReLU(), doubled(16, 8), nn.ReLU(), doubled(8, 1)]
+        self.decode = nn.Sequential(*up, nn.Sigmoid())
+
+    def encode(self, x):
+        return self.down(x).chunk(2, dim=1)
+
+    def forward(self, x):
+        mu, v = self.encode(x)
+        return self.decode(self.draw(mu, v)), mu, v
+
+
+def spatial(z_of):
+    return type("Drawn", (Spatial,), {"draw": staticmethod(z_of)})
+
+
+def encoding_normal(sigma, log_var_of, wrapped=lambda q: q):
+    """Return the class whose encode gives a distribution, and whose forward returns this of it."""
+
+    def encode(self, x):
+        mu, v = Foreign.encode(self, x)
+        return wrapped(D.Normal(mu, sigma(v)))
+
+    def forward(self, x):
+        q = self.encode(x.flatten(1))
+        return self.decode(q.rsample()), q.mean, log_var_of(q)
+
+    return with_methods(encode=encode, forward=forward)
+
+
+class TwoLevel(Foreign):
+    """A second code is drawn in forward; its KL is kept for the loop."""
+
+    def __init__(self, n_latents=20, n_more=6, n_beside=0):
+        super().__init__(n_latents)
+        self.second, self.up = nn.Linear(40, 2 * n_more), nn.Linear(n_more, 40)
+        self.fc3 = nn.Linear(n_latents + n_beside, 40)
+
+    def draw_second(self, h1):
+        mu, v = self.second(h1).chunk(2, dim=1)
+        self.second_kl = kld(mu, v)
+        return right(mu, v)
+
+    def decode(self, z, second):
+        return torch.sigmoid(self.fc4(F.relu(self.fc3(z) + self.up(second))))
+
+    def forward(self, x):
+        h1 = F.relu(self.fc1(x.flatten(1)))
+        mu, v = self.encode(x.flatten(1))
+        return self.decode(self.reparameterize(mu, v), self.draw_second(h1)), mu, v
+
+
+class SecondInDecode(TwoLevel):
+    forward = Foreign.forward
+
+    def encode(self, x):
+        self.h1 = F.relu(self.fc1(x))
+        return super().encode(x)
+
+    def decode(self, z):
+        return super().decode(z, self.draw_second(self.h1))
+
+
+class SecondBeside(TwoLevel):
+    """Both codes go into the decoder as one."""
+
+    def __init__(self, n_latents=20):
+        super().__init__(n_latents, n_beside=6)
+
+    def decode(self, z, second):
+        return Foreign.decode(self, torch.cat([z, second], dim=1))
+
+
+class FeaturesBeside(SecondBeside):
+    def draw_second(self, h1):
+        return self.second(h1)[:, :6]
+
+
+class SkipHidden(Foreign):
+    """A hidden layer is kept by encode, and added in decode."""
+
+    def encode(self, x):
+        self.h1 = F.relu(self.fc1(x))
+        return self.fc21(self.h1), self.fc22(self.h1)
+
+    def decode(self, z):
+        return torch.sigmoid(self.fc4(F.relu(self.fc3(z)) + self.h1))
+
+
+def under_autocast(kind):
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return kind.forward(self, x)
+
+    return type("Autocast", (kind,), {"forward": forward})
+
+
+def compiled(kind):
+    return lambda **options: torch.compile(kind(**options), backend="eager")
+
+
+def compiled_in_place(kind):
+    def make(**options):
+        model = kind(**options)
+        model.compile(backend="eager")
+        return model
+
+    return make
+
+
+def parallel(kind):
+    return lambda **options: nn.DataParallel(kind(**options))
+
+
 # --- losses ---------------------------------------------------------------------------------------
 
 
@@ -457,6 +679,79 @@ def brought_to_tanh(o, x):
     return mse(o, 2 * x - 1)
 
 
+def kl_each(mu, log_var):
+    return 0.5 * (mu**2 + log_var.exp() - 1 - log_var)
+
+
+def bce_broadcast(o, x):
+    o, x = o.clamp(1e-6, 1 - 1e-6), x.flatten(2)
+    return -(x * o.log() + (1 - x) * (1 - o).log()).sum() / len(x)
+
+
+def beside_a_column(o, x, m, v):
+    """(B,) beside (B, 1) makes (B, B)."""
+    return (bce_per_image(o, x) + kl_each(m, v).sum(dim=1, keepdim=True)).sum()
+
+
+def dip(o, x, m, v, of_sigma=0):
+    """The KL and penalties on the covariance of the batch's codes, DIP-VAE-I's or II's."""
+    covariance = torch.cov(m.t()) + of_sigma * torch.diag(v.exp().mean(dim=0))
+    own = covariance.diagonal()
+    others = covariance - torch.diag(own)
+    penalty = 10 * others.square().sum() + 5 * (own - 1).square().sum()
+    return bce_of_image(o, x) + kld_of_image(m, v) + penalty
+
+
+def beside_prior(mean, scale, sigma=std):
+    """Return the KL to N(mean, scale²)."""
+    return lambda m, v: D.kl_divergence(D.Normal(m, sigma(v)), D.Normal(mean, scale)).sum()
+
+
+def prior_of_dimensions(m, v):
+    along = torch.linspace(-1, 1, m.shape[1]).to(m)
+    return beside_prior(0.5 * along, (0.4 * along).exp())(m, v)
+
+
+class LearnedPrior(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean, self.log_scale = (nn.Parameter(torch.tensor(at)) for at in (0.3, 0.2))
+
+    def forward(self, o, x, m, v):
+        return bce(o, x) + beside_prior(self.mean, self.log_scale.exp())(m, v)
+
+
+class LearnedBeta(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.beta = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, o, x, m, v):
+        return bce(o, x) + self.beta * kld(m, v)
+
+
+class OwnSigma(nn.Module):
+    """A Gaussian with a σ of its own, one or one a pixel; its log may be left out."""
+
+    def __init__(self, n=784, log=True, kl_weight=1):
+        super().__init__()
+        self.log, self.kl_weight = log, kl_weight
+        self.log_scale = nn.Parameter(torch.linspace(-1, -0.3, n))
+
+    def forward(self, o, x, m, v):
+        each = 0.5 * ((o - x.flatten(1)) / self.log_scale.exp()) ** 2 + self.log * self.log_scale
+        return each.sum(dim=1).mean() + self.kl_weight * kld_of_image(m, v)
+
+
+def to_a_mixture(o, x, m, v):
+    """The KL to a mixture of normals, of one sample."""
+    q = D.Normal(m, std(v))
+    z = q.rsample()
+    means = torch.linspace(-2, 2, 5).to(z)
+    log_p = D.Normal(means, torch.ones_like(means)).log_prob(z[..., None]).logsumexp(dim=-1)
+    return bce(o, x) + (q.log_prob(z) - log_p).sum()
+
+
 # --- healthy --------------------------------------------------------------------------------------
 
 LOSSES = {  # beside the example's model
@@ -471,7 +766,7 @@ LOSSES = {  # beside the example's model
     "cross-entropy times 784": sum_of(lambda o, x: 784 * bce_mean(o, x), kld_of_image),
     "mean squared error with a small weight": sum_of(mse_mean, kld_of_image, 0.0025),
     "beta 20 and latent size 20, batch 16": with_kl(kld, 20),
-    "beta 1e-5": with_kl(kld, 1e-5),
+    "beta 1/25": with_kl(kld, 1 / 25),
     "half squared error": with_recon(lambda o, x: 0.5 * mse(o, x)),
     "free bits": free_bits,
     "capacity of 1000": capacity(1000, weight=100),
@@ -493,6 +788,20 @@ LOSSES = {  # beside the example's model
     ),
     "a learned scale": LearnedScale(),
     "the best σ for the batch": with_recon(optimal_sigma),
+    "(B,) beside (B, 1), over B": lambda o, x, m, v: beside_a_column(o, x, m, v) / len(x),
+    "DIP-VAE-I": dip,
+    "DIP-VAE-II": lambda *a: dip(*a, of_sigma=1),
+    "a learned prior": LearnedPrior(),
+    "N(1, 1) as prior": with_kl(lambda m, v: kld(m - 1, v)),
+    "N(0, 4) as prior": with_kl(beside_prior(0.0, 2.0)),
+    "a prior a dimension": with_kl(prior_of_dimensions),
+    "a mixture as prior, one sample": to_a_mixture,
+    "a learned beta": LearnedBeta(),
+    "beta 25, squared error": sum_of(mse, kld, 25),
+    "free bits of each image's dimensions": with_kl(
+        lambda m, v: kl_each(m, v).clamp(min=0.1).sum()
+    ),
+    "free bits of each image": with_kl(lambda m, v: kl_each(m, v).sum(dim=1).clamp(min=8).sum()),
     "images drawn black and white": target(torch.bernoulli),
     "images cut to black and white": target(torch.round),
 }
@@ -519,6 +828,19 @@ MODELS = {  # beside the example's loss
     "a second view is encoded first": with_methods(forward=noisy_encoded_first),
     "encode gives hidden layers": EncodesHidden,
     "dropout on z": drawing(lambda m, v: F.dropout(m + randn_like(m) * std(v), 0.2)),
+    "layer and group norms": Normed,
+    "attention within an image": Attention,
+    "two levels, the second drawn in forward": TwoLevel,
+    "two levels, the second drawn in decode": SecondInDecode,
+    "two levels, both codes in one": SecondBeside,
+    "decode called for mu too": decoding_twice(right, lambda m, z: m),
+    "decode called for mu first": decoding_twice(right, lambda m, z: m, first=True),
+    "decode called for the prior first": decoding_twice(right, lambda m, z: z * 0 + 1, first=True),
+    **{f"several draws, {how}": drawing_several(right, how) for how in WAYS},
+    "encode gives a Normal": encoding_normal(std, lambda q: q.variance.log()),
+    "encode gives an Independent": encoding_normal(
+        std, lambda q: q.variance.log(), lambda q: D.Independent(q, 1)
+    ),
     "in place, on copies": drawing(lambda m, v: randn_like(m).mul_(v.mul(0.5).exp_()).add_(m)),
     "noise on the images that go in": with_methods(
         encode=lambda self, x: Foreign.encode(self, x + 0.2 * randn_like(x))
@@ -552,7 +874,20 @@ HEALTHY = {
     "convolutions, means and 0.00025": (Conv, sum_of(mse_mean, kld_of_image, 0.00025)),
     "convolutions, sums over all but the batch": (Conv, sum_of(bce_of_image, kld_of_image)),
     "z as an image of one pixel": (SquareCodes, with_recon(mse)),
+    "capacity 25, means, 1000 · 0.005": (
+        Conv,
+        sum_of(mse_mean, lambda m, v: (kld_of_image(m, v) - 25).abs(), 1000 * 0.005),
+    ),
+    "means and 1e-6, as before a diffusion": (Conv, sum_of(mse_mean, kld_of_image, 1e-6)),
+    "spatial latents": (Spatial, with_recon(mse)),
+    "N(0, 4) as prior, log σ all through": (
+        std_of(torch.exp),
+        with_kl(beside_prior(0.0, 2.0, torch.exp)),
+    ),
     # outputs that are no probabilities
+    "a learned σ a pixel": (Logits, OwnSigma()),
+    "Gaussian with a scale of 0.02": (Logits, of_likelihood(lambda o: D.Normal(o, 0.02))),
+    "a learned σ": (Logits, OwnSigma(1)),
     "logits that are all 0": (zero_start, bce_logits),
     "Laplace": (Logits, of_likelihood(lambda o: D.Laplace(o, 0.3))),
     "Student's t": (Logits, of_likelihood(lambda o: D.StudentT(3.0, o, 0.2))),
@@ -571,6 +906,7 @@ BROKEN_LOSSES = {  # beside the example's model
     },
     "mean for sum": {
         "mean over pixels, sum over all": with_recon(bce_mean),
+        "KL times 28²": with_kl(kld, 784),
         "mean over pixels, beta 4": sum_of(
             lambda o, x: F.binary_cross_entropy(o, x.flatten(1)), kld, 4 / 16
         ),
@@ -598,6 +934,8 @@ BROKEN_LOSSES = {  # beside the example's model
         ),
         "mu and log_var exchanged": with_kl(lambda m, v: kld(v, m)),
         "log_var left out": with_kl(half_mu_squared),
+        "log_var detached": with_kl(lambda m, v: kld(m, v.detach())),
+        "|mu| for mu²": with_kl(lambda m, v: m.abs().sum() + kld(0 * m, v)),
         "elu + 1 for σ, which the noise does not have": of_sigma(lambda v: F.elu(v) + 1),
         "KL the wrong way round": with_kl(
             lambda m, v: D.kl_divergence(D.Normal(0 * m, 1 + 0 * m), D.Normal(m, std(v))).sum()
@@ -615,6 +953,7 @@ BROKEN_LOSSES = {  # beside the example's model
     "wrong target": {
         "images shuffled": target(lambda x: x[torch.randperm(len(x))]),
         "zeros": target(torch.zeros_like),
+        "the first image": target(lambda x: x[:1].expand_as(x)),
     },
     "wrong range": {
         "images brought to [-1, 1] beside a sigmoid": with_recon(brought_to_tanh),
@@ -626,6 +965,30 @@ BROKEN_LOSSES = {  # beside the example's model
         ),
     },
     "gradient cut": {"the output detached": with_recon(lambda o, x: bce(o.detach(), x))},
+    "shapes broadcast": {
+        "(B, 784) beside (B, 1, 784)": with_recon(
+            lambda o, x: F.mse_loss(o, x.flatten(2), reduction="sum")
+        ),
+        "the mean of it": sum_of(lambda o, x: 784 * F.mse_loss(o, x.flatten(2)), kld_of_image),
+        "cross-entropy by hand": sum_of(bce_broadcast, kld_of_image),
+        "(B,) beside (B, 1), summed": beside_a_column,
+    },
+    "free bits turned round": {
+        "of the batch": sum_of(
+            bce_of_image, lambda m, v: kl_each(m, v).mean(0).clamp(max=0.5).sum()
+        ),
+        "of each image": with_kl(lambda m, v: kl_each(m, v).clamp(max=0.25).sum()),
+    },
+    "beta far from 1": {
+        "100": with_kl(kld, 100),
+        "1e-5": with_kl(kld, 1e-5),
+        "the KL over 60,000 images": sum_of(bce_of_image, kld_of_image, 1 / 60000),
+        "a mean over pixels and a tenth": sum_of(
+            lambda o, x: F.binary_cross_entropy(o, x.flatten(1)), kld_of_image, 0.1
+        ),
+        "a mean over pixels and a tenth, of 784 only": sum_of(bce_mean, kld_of_image, 0.1),
+        "a mean over pixels and beta 4": sum_of(bce_mean, kld, 4 / 16),
+    },
 }
 BROKEN_DRAWS = {  # how z is drawn, beside the example's loss
     "log_var used as sigma": {
@@ -652,6 +1015,7 @@ BROKEN_DRAWS = {  # how z is drawn, beside the example's loss
         "a tenth of |log_var|^½": lambda m, v: m + randn_like(m) * 0.1 * v.abs().sqrt(),
         "|eps|": lambda m, v: m + randn_like(m).abs() * std(v),
         "one eps for the batch": lambda m, v: m + randn_like(m[0]) * std(v),
+        "one number of eps": lambda m, v: m + randn_like(m[0, 0]) * std(v),
         "one eps for all dimensions": lambda m, v: m + randn_like(m[:, :1]) * std(v),
         "eps of a seed": lambda m, v: (
             m + torch.randn(m.shape, generator=torch.Generator().manual_seed(1)).to(m) * std(v)
@@ -665,6 +1029,7 @@ BROKEN_DRAWS = {  # how z is drawn, beside the example's loss
     "gradient cut": {
         "mu.data": lambda m, v: m.data + randn_like(v) * std(v),
         "σ detached": lambda m, v: m + randn_like(v) * std(v).detach(),
+        "under no_grad": torch.no_grad()(right),
         "sample for rsample": lambda m, v: D.Normal(m, std(v)).sample(),
         "torch.normal": lambda m, v: torch.normal(m, std(v)),
     },
@@ -685,11 +1050,35 @@ BROKEN_MODELS = {  # the rest of the model, beside the example's loss
         "ReLU on log_var in the encoder": encoding_log_var(F.relu),
         "softplus on log_var in the encoder": encoding_log_var(F.softplus),
         "a sigmoid on log_var in the encoder": encoding_log_var(torch.sigmoid),
+        "the variance called log_var": encoding_log_var(torch.exp),
+        "ReLU on mu": with_methods(encode=relu_on_mu),
+        "a softmax over pixels": decoding(lambda o: o.softmax(dim=1)),
         "log_var clamped at 0.3": encoding_log_var(lambda v: v.clamp(0.3, 5)),
     },
     "KL of another code": {
         "heads of the decoder": DecoderHeads,
         "the output is encoded": with_methods(forward=output_encoded),
+        "z returned for mu": with_methods(forward=returning_z),
+        "z returned for mu, in one piece": with_methods(forward=returning_z_in_one_piece),
+    },
+    "images mixed": {
+        "a reshape for a transpose": Mixed,
+        "attention without batch_first": type("Turned", (Attention,), {"batch_first": False}),
+        "codes rolled by one": sending(lambda z: z.roll(1, 0)),
+        "codes added up along the batch": sending(lambda z: z.cumsum(0) / 2),
+        "z taken for (latents, images)": sending(lambda z: z.reshape(z.shape[::-1]).t()),
+        "a softmax over the batch in the encoder": with_methods(encode=over_the_batch),
+    },
+    "past z": {"a hidden layer kept and added": SkipHidden, "features beside z": FeaturesBeside},
+    "variance used as sigma": {
+        "decode called for mu too": decoding_twice(of_variance, lambda m, z: m),
+        "decode called for mu first": decoding_twice(of_variance, lambda m, z: m, first=True),
+        "decode called for the prior too": decoding_twice(of_variance, lambda m, z: randn_like(z)),
+        **{f"several draws, {how}": drawing_several(of_variance, how) for how in WAYS},
+        "encode gives a Normal": encoding_normal(torch.exp, lambda q: q.scale.log()),
+        "encode gives an Independent": encoding_normal(
+            torch.exp, lambda q: q.base_dist.scale.log(), lambda q: D.Independent(q, 1)
+        ),
     },
     "sigmoid twice": {"two sigmoids in decode": decoding(lambda o: o.sigmoid().sigmoid())},
     "log_var is mu": {
@@ -706,6 +1095,30 @@ BROKEN_MODELS = {  # the rest of the model, beside the example's loss
     },
 }
 BROKEN_PAIRS = {
+    "shapes broadcast": {
+        "(B, 28, 28) beside (B, 1, 28, 28)": (
+            decoding(lambda o: o.sigmoid().unflatten(1, (28, 28))),
+            with_recon(lambda o, x: (o - x).square().sum()),
+        ),
+    },
+    "log σ forgotten": {
+        "of one σ": (Logits, OwnSigma(1, log=False)),
+        "of a σ a pixel": (Logits, OwnSigma(log=False)),
+    },
+    "wrong sign of the KL": {
+        "beside a σ a pixel": (Logits, OwnSigma(kl_weight=-1)),
+        "beside Student's t": (
+            Logits,
+            of_likelihood(lambda o: D.StudentT(3.0, o, 0.2), weight=-1),
+        ),
+    },
+    "no noise": {"spatial latents": (spatial(lambda m, v: m), with_recon(mse))},
+    "noise that is not N(0, I)": {
+        "one eps for the batch, spatial latents": (
+            spatial(lambda m, v: m + randn_like(m[:1]) * std(v)),
+            with_recon(mse),
+        ),
+    },
     "mean for sum": {
         "mean over latents and images, convolutions": (Conv, sum_of(bce_of_image, kld_mean)),
     },
@@ -741,6 +1154,7 @@ BROKEN_PAIRS = {
         ),
     },
     "variance used as sigma": {
+        "spatial latents": (spatial(of_variance), with_recon(mse)),
         "the variance as a distribution's scale": (
             drawing(lambda mu, v: D.Normal(mu, v.exp()).rsample()),
             of_likelihood(lambda o: D.Normal(o, 1.0)),
@@ -788,14 +1202,11 @@ MISSED_PAIRS = {
             sum_of(lambda o, x: bce(o, x) / len(x), kld_of_image, 1 / 20),
         ),
     },
-    "a mean over pixels is seen by a second image beside the first, which this loss refuses": {
-        "mean over pixels and beta 4": (Foreign, sum_of(bce_mean, kld, 4 / 16)),
-    },
     "by log_var the KL of one sample has derivatives that are all noise": {
         "the variance as σ": (Foreign, one_sample(weight=1, std=torch.exp)),
     },
-    "whether the whole loss is turned round cannot be told without the likelihood": {
-        "KL subtracted": (Foreign, of_likelihood(lambda o: D.StudentT(3.0, o, 0.2), weight=-1)),
+    "of weighted logits it is not clear whether the loss falls as they near the image": {
+        "KL subtracted": (Logits, sum_of(weighted_pixels, kld, -1)),
     },
     "an end that log_var seldom comes to is not seen": {
         "|log_var|": (encoding_log_var(torch.abs), foreign_loss),
@@ -822,3 +1233,30 @@ MISSED_PAIRS = {
     },
 }
 MISSED = rows(MISSED_PAIRS, lambda pair: pair)
+
+# --- wrapped --------------------------------------------------------------------------------------
+
+
+def of_float32(recon, kl_weight=1):
+    """Return the loss of (output, x), and the KL, of float32."""
+    return lambda *a: sum_of(recon, kld, kl_weight)(*(each.float() for each in a))
+
+
+VarianceDrawn = drawing(of_variance)
+WRAPPED = [
+    (fault, f"{name}, {fault or 'healthy'}", wrap(kind), foreign_loss)
+    for name, wrap in {
+        "compiled": compiled,
+        "compiled in place": compiled_in_place,
+        "parallel": parallel,
+        "parallel and compiled": lambda kind: compiled(parallel(kind)),
+        "half": lambda kind: lambda **options: kind(**options).half(),
+        "bfloat16": lambda kind: lambda **options: kind(**options).bfloat16(),
+    }.items()
+    for fault, kind in [(None, Foreign), ("variance used as sigma", VarianceDrawn)]
+] + [
+    (None, "autocast", under_autocast(Logits), bce_logits),
+    (None, "autocast, the loss of float32", under_autocast(Foreign), of_float32(bce)),
+    ("wrong sign of the KL", "autocast", under_autocast(Foreign), of_float32(bce, -1)),
+    ("mean for sum", "autocast", under_autocast(Logits), of_float32(lambda o, x: mse(o, x) / 784)),
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vae_lesson.clinic import findings
-from vae_lesson.clinic.findings import Finding
+from vae_lesson.clinic.findings import Report
 from vae_lesson.data import exact
 
 # What a model may call log_var: σ of it. A learner's model may be at home in another reading than
@@ -24,11 +24,13 @@ READINGS = {
 }
 # Any other σ of log_var, such as elu(v) + 1, that loss and model share.
 AS_THE_NOISE = "what the noise takes it for"
+A_SIGMA_A_PIXEL = "Gaussian with a σ a pixel"
 # A reconstruction loss's derivative by the output o is c · (mean − target) / scale of these two.
 LIKELIHOODS = {
     "Bernoulli on logits": lambda o: (o.sigmoid(), 1),
     "Bernoulli on probabilities": lambda o: (o, o * (1 - o)),
     "Gaussian": lambda o: (o, 1),
+    A_SIGMA_A_PIXEL: lambda o: (o, 1),
     "Gaussian on logits": lambda o: (o.sigmoid(), 1 / (o.sigmoid() * (-o).sigmoid())),
 }
 
@@ -47,134 +49,205 @@ class Trial(NamedTuple):
     at: tuple[Tensor, ...]  # output, x, mu, log_var
     value: float  # the batch's sum
     by: tuple[Tensor, ...]  # output, mu, log_var
+    by_own: dict[int, float]  # weights that it has itself, by id: the largest
 
 
-def inspect_loss(loss: Callable, output, x, mu, as_the_noise) -> tuple[list[Finding], Slopes]:
-    """Return a loss's faults, a list of `Finding`, and its `Slopes`.
+def inspect_loss(report: Report, loss: Callable, output, x, mu, as_the_noise) -> Slopes:
+    """Report what is wrong and right with a loss, and return its `Slopes`.
 
     `loss(output, x, mu, log_var)` is tried at values chosen here, whatever the model makes; x is
     brought to [0, 1] for that, if the loss lets it. `as_the_noise(log_var, slope)` returns what a
-    KL of this derivative takes log_var for. Shapes: output, x `(B, ...)`, mu `(B, latent_size)`.
+    KL of this derivative takes log_var for. Shapes: output, x, mu `(B, ...)`.
     Raises: ValueError if the loss has no derivative, or falls as the output leaves x.
     """
     low, size = (0, 1) if x.min() >= 0 and x.max() <= 1 else (x.min(), x.max() - x.min())
     # Outputs of all kinds may lie in (0, 1). At such mu the KL is beyond free bits and any
     # capacity. What is called log_var may be a σ, over 0; the loss may clamp it: stay below 1.
     o, v = spread(output, 0.05, 0.95), spread(mu, 0.2, 0.9)
-    mu = spread(mu, 50, 80) * (2 * torch.randint_like(mu, 2) - 1)
+    mu = spread(mu, 50, 80) * (2 * torch.randint_like(v, 2) - 1)
     try:
         near = _try(loss, o, images := (x - low) / size, mu, v)
     except Exception:  # a likelihood of counts refuses fractions
         near = _try(loss, o, images := x, mu, v)
-    again = _try(loss, o, images, mu, v, seed=1)
-    other = _try(loss, torch.where(o < 0.5, o + 0.45, o - 0.45), images, mu, v)
-    far = _try(loss, o, images, 1e4 * mu, v)
+
+    def at(mu=mu, v=v, output=o, seed=0) -> Trial:
+        return _try(loss, output, images, mu, v, seed)
+
+    again, other = at(seed=1), at(output=torch.where(o < 0.5, o + 0.2, o - 0.45))
     if not near.by[0].any():  # the reconstruction, if any, comes by way of mu and log_var
-        cut = Finding(findings.GRADIENT_CUT, "The loss gives the output no gradient.")
-        return [cut] if near.value == again.value != other.value else [], Slopes()
+        if near.value == again.value != other.value:
+            report.find(findings.GRADIENT_CUT, "The loss gives the output no gradient.")
+        report.skip("the loss", "it leaves the output aside")
+        return Slopes()
     likelihood, recon, target = _likelihood(near, other)
+    limits, towards = None, recon or _towards(near, other)
     if recon and recon < 0:
         raise ValueError("the loss falls as output leaves x: give what is minimised, not the ELBO")
     if likelihood:
+        report.right("likelihood", likelihood)
         with suppress(Exception):  # a cross-entropy refuses x out of [0, 1]
             given = _try(loss, o, x, mu, v)
             if given.value == near.value and torch.equal(given.by[0], near.by[0]):
                 x = images  # to which the loss brings x by itself
-        found, limits = _inspect_target(target, exact(images), exact(x))
+        limits = _inspect_target(report, target, exact(images), exact(x))
+        if near.by_own and limits and likelihood in ("Gaussian", "Laplace", A_SIGMA_A_PIXEL):
+            fits = at(output=target.reshape(o.shape).to(o)).by_own
+            if any(fits[own] < 1e-3 * by for own, by in near.by_own.items()):
+                said = "Where the output is x, a weight of the loss has no gradient."
+                report.find(findings.LOG_FORGOTTEN, said)
     else:
-        found, limits = _inspect_order(near, other), None
-    faults, beta, reading = _inspect_kl(near, again, far, as_the_noise)
-    # Without a known reconstruction the whole loss may be turned round: an ELBO, not −ELBO.
-    if recon and beta:
-        if beta < 0:
-            found.append(Finding(findings.WRONG_SIGN, f"By mu the derivative is {beta:.3g}·mu."))
-        # ½ squared error and squared error are both at home: beta may be twice what is measured.
-        betas = [abs(beta) / recon * n for n in ((1, 2) if "Gaussian" in likelihood else (1,))]
-        found += _inspect_reduction(loss, far, betas)
-    return found + faults, Slopes(likelihood, limits, reading)
+        report.skip("likelihood, range and beta", "the likelihood is not known here")
+        by_x = exact(near.by[0]).flatten()[exact(images).flatten().argsort()].nan_to_num()
+        falls = by_x[0] > by_x[-1] and by_x.diff().max() <= 1e-4 * by_x.abs().max()
+        if falls and torch.allclose(near.by[0], other.by[0], rtol=1e-3, atol=0):
+            report.find(findings.SWAPPED, "The loss is linear in the output and falls with x.")
+    beta, reading = _inspect_kl(report, at, near, again, as_the_noise)
+    if beta and not towards:
+        report.skip("the KL's sign", "whether the loss falls as the output nears x is not clear")
+    elif beta and beta < 0 < towards:
+        report.find(findings.WRONG_SIGN, f"By mu the derivative is {beta:.3g}·mu.")
+    if recon and all(finding.fault != findings.BROADCAST for finding in report):
+        _inspect_reduction(report, loss, at(1e4 * mu), beta, recon, likelihood, limits)
+    return Slopes(likelihood, limits, reading)
 
 
 def _likelihood(near: Trial, other: Trial) -> tuple:
-    """Return (likelihood, c, target), or three None.
+    """Return (likelihood, c, target), or three None; c is None where it is not one number.
 
     The derivatives at two outputs are two equations a pixel: for the target, and for c, which must
-    be the same all over.
+    be the same all over, or the target x.
     """
     o, other_o, slope, other_slope = map(exact, (near.at[0], other.at[0], near.by[0], other.by[0]))
+    x = exact(near.at[1]).reshape(o.shape)
     for name, parts in LIKELIHOODS.items():
         (mean, scale), (other_mean, other_scale) = parts(o), parts(other_o)
-        c = _constant((slope * scale - other_slope * other_scale) / (mean - other_mean))
-        if c:
+        each = (slope * scale - other_slope * other_scale) / (mean - other_mean)
+        if name == A_SIGMA_A_PIXEL:
+            if each.min() > 0 and (o - slope / each - x).abs().max() < 1e-4:
+                return name, None, x
+        elif c := _constant(each):
             return name, c, mean - slope * scale / c
-    x = exact(near.at[1]).reshape(o.shape)
     c = _constant(torch.stack([slope / (o - x).sign(), other_slope / (other_o - x).sign()]))
     return ("Laplace", c, x) if c else (None, None, None)
 
 
-def _inspect_target(target, x, given) -> tuple[list[Finding], tuple | None]:
-    """Find what the output is compared with, if not with its own image; return its limits too."""
+def _towards(*trials: Trial) -> int | None:
+    """Return 1 if the loss falls wherever the output, or its sigmoid, nears x, −1 if it rises."""
+    for mean in (lambda o: o, torch.sigmoid):
+        rises = [t.by[0] * (mean(t.at[0]) - t.at[1].reshape(t.at[0].shape)) for t in trials]
+        for sign in (1, -1):
+            if all((sign * each >= 0).all() for each in rises):
+                return sign
+
+
+def _inspect_target(report: Report, target, x, given) -> tuple | None:
+    """Find what the output is compared with, if not with its own image; return its limits."""
     x, target = x.flatten(1), target.flatten(1)
     slope = ((x - x.mean()) * target).sum() / (x - x.mean()).square().sum()
     offset = target.mean() - slope * x.mean()
     least = 1e-2 / (given.max() - given.min())  # images from 0 to 255 may be divided by 255
     if (offset + slope * x - target).abs().max() < 1e-2 * slope.abs().clamp_min(least):
-        if slope.abs() > least:
-            return [], tuple(round((slope * x + offset).item(), 4) for x in given.aminmax())
-        return [Finding(findings.WRONG_TARGET, f"The target is {offset:.3g} at every pixel.")], None
+        if slope.abs() <= least:
+            return report.find(findings.WRONG_TARGET, f"The target is {offset:.3g} at every pixel.")
+        low, high = (round((slope * x + offset).item(), 4) + 0.0 for x in given.aminmax())
+        report.right("target", f"each image, from {low:.3g} to {high:.3g}")
+        return low, high
+    if len(x) > 1 and (target - x.mean(dim=0)).abs().max() < 1e-2:
+        said = "Each output is compared with every image: its target is their mean."
+        return report.find(findings.BROADCAST, said)
     n_others = ((target - x).norm(dim=1) > 0.1).sum()
-    others = Finding(findings.WRONG_TARGET, f"{n_others} targets are the images of others.")
-    nearest = torch.cdist(target, x).min(dim=1).values
-    return [others] if n_others > 0 and nearest.max() < 1e-2 else [], None
+    if n_others > 0 and torch.cdist(target, x).min(dim=1).values.max() < 1e-2:
+        return report.find(findings.WRONG_TARGET, f"{n_others} targets are the images of others.")
+    report.skip("target", "it is not the image: made of it, or drawn")
 
 
-def _inspect_order(near: Trial, other: Trial) -> list[Finding]:
-    """Find a cross-entropy whose target is the output: it is linear in it, and falls with x."""
-    by_x = exact(near.by[0]).flatten()[exact(near.at[1]).flatten().argsort()].nan_to_num()
-    falls = by_x[0] > by_x[-1] and by_x.diff().max() <= 1e-4 * by_x.abs().max()
-    linear = torch.allclose(near.by[0], other.by[0], rtol=1e-3, atol=0)
-    evidence = "The loss is linear in the output and falls with x: the output is its target."
-    return [Finding(findings.SWAPPED, evidence)] if falls and linear else []
-
-
-def _inspect_kl(near: Trial, again: Trial, far: Trial, as_the_noise: Callable) -> tuple:
-    """Return the KL's faults, beta (None: not known), the reading of log_var."""
-    (_, by_mu, by_v), (_, _, mu, v) = near.by, near.at
+def _inspect_kl(report: Report, at: Callable, near: Trial, again: Trial, as_the_noise) -> tuple:
+    """Inspect the KL; return beta and the reading of log_var, None for what is not known."""
+    (*_, large, _), far = near.at, at(1e4 * near.at[2])
+    mu, v, by_mu, by_v = (exact(each).flatten(1) for each in (*near.at[2:], *near.by[1:]))
     if not (by_mu.isfinite().all() and by_v.isfinite().all()):
-        return [], None, None
-    betas, far_betas = _per_image(by_mu, mu), _per_image(far.by[1], far.at[2])
-    if any((a - b).norm() > 1e-3 * a.norm() for a, b in zip(near.by[1:], again.by[1:])):
-        # The KL is that of one sample of z. Beside so large a mu its noise is nothing.
-        return [], _constant(far_betas), None
-    if by_mu.norm() == by_v.norm() == 0:  # some may be too small to be squared
-        cut = Finding(findings.KL_WITHOUT_GRADIENT, "The loss changes with mu all the same.")
-        moves = near.value == again.value != far.value and not far.by[1].any()
-        return [cut] if moves else [], None, None
-    by_v = exact(by_v) / betas[:, None]
-    if reading := _reading(by_v, exact(v)) or as_the_noise(v, by_v):
-        # A square or a capacity of the KL makes a beta of its own at every mu: no judgement of it.
-        return [], _constant(torch.cat([betas, far_betas])), reading
-    evidence = "The loss's derivatives by mu and log_var are those of no beta · KL: the prior is "
-    evidence += "taken to be N(0, I), and penalties on mu or log_var count as part of the KL."
-    return [Finding(findings.KL_FORMULA, evidence)], None, None
+        report.skip("formula of the KL", "its derivatives are not finite")
+    elif any(_differ(a, b) for a, b in zip(near.by[1:], again.by[1:])):
+        # Beside so large a mu the noise of one sample's KL is nothing.
+        grows = _constant(exact(again.by[1]).flatten(1) / by_mu)
+        why = "its weight changes from call to call" if grows else "it is that of one sample of z"
+        report.skip("formula of the KL", why)
+        return (None if grows else _constant(_per_image(far))), None
+    elif near.by[1].norm() == near.by[2].norm() == 0:  # some may be too small to be squared
+        one = 1e-3 * large  # but for one dimension
+        one.flatten(1)[0, 0] = 60
+        # σ is 1, as log σ or as σ
+        firsts = [at(one, torch.full_like(one, v)).by[1].flatten(1)[0] for v in (1e-3, 1.001)]
+        if near.value == again.value != far.value and not far.by[1].any():
+            report.find(findings.KL_WITHOUT_GRADIENT, "The loss changes with mu all the same.")
+        elif any(first[0] == 0 and first[1:].any() for first in firsts):
+            said = "Over a limit a dimension's KL has no gradient, under it it has."
+            report.find(findings.BITS_TURNED, said)
+        else:
+            report.skip("formula of the KL", "where mu is large, the loss does not change with it")
+    else:
+        betas = _per_image(near)
+        by_beta = by_v / betas[:, None]
+        known = _reading(by_beta, v)
+        if reading := known[0] if known else as_the_noise(near.at[3], by_beta):
+            report.right("formula of the KL", f"to N(0, I), log_var read as {reading}")
+            # A square or a capacity of the KL makes a beta of its own at every mu: no judgement.
+            beta = _constant(betas := torch.cat([betas, _per_image(far)]))
+            of_1 = {"σ": 1, "σ²": 1, "2σ": 2}.get(reading, 0) + 1e-3
+            small = _per_image(at(1e-3 * large, torch.full_like(near.at[3], of_1)))
+            if not _constant(torch.cat([betas, small])):
+                report.skip("beta", "it changes with the KL: free bits, a capacity or a limit")
+            return (None if beta and (small * beta < 0).any() else beta), reading
+        of_mu, of_by = mu - mu.mean(dim=0), by_mu - by_mu.mean(dim=0)
+        a = (of_mu * of_by).sum(dim=0) / of_mu.square().sum(dim=0)
+        linear = len(mu) > 2 and (a > 0).all() and not _differ(of_by, a * of_mu)
+        if linear and (prior := _reading(by_v, v, None, a)):
+            means, sigmas = ((mu - by_mu / a).mean(dim=0), (prior[1] / a).sqrt())
+            ends = [f"{each.min():.2g} to {each.max():.2g}" for each in (means, sigmas)]
+            what = f"a Gaussian with means from {ends[0]} and σ from {ends[1]}"
+            report.skip("the prior", f"it is not N(0, I), but {what}")
+            return prior[::-1]
+        moved = torch.cat([-0.5 * large[:1], large[1:]])
+        if any(_differ(a[1:], b[1:]) for a, b in zip(near.by[1:], at(moved).by[1:])):
+            report.skip("formula of the KL", "codes of a batch are compared, as in DIP-VAE")
+        else:
+            said = "The loss's derivatives by mu and log_var are those of no beta · KL: the prior "
+            said += (
+                "is taken to be N(0, I), and penalties on mu or log_var count as part of the KL."
+            )
+            report.find(findings.KL_FORMULA, said)
+    return None, None
 
 
-def _reading(slope: Tensor, v: Tensor) -> str | None:
-    """Return what a KL with this derivative by v takes v for, or None."""
+def _reading(by_v, v, beta=1.0, a=1.0) -> tuple | None:
+    """Return (reading, beta) if a KL has this derivative by v: ½ a·(σ²)' − beta·(log σ)'.
+
+    With a prior N(m, s²) a dimension a is beta / s², and the KL's derivative by mu is a·(mu − m).
+    """
     for name, sigma in READINGS.items():
         with torch.enable_grad():
             leaf = v.clone().requires_grad_()
-            kl = 0.5 * sigma(leaf).square() - sigma(leaf).log()
-            expected = torch.autograd.grad(kl.sum(), leaf)[0]
-        if (expected - slope).norm() < 0.01 * expected.norm():
-            return name
-    return None
+            of_log = torch.autograd.grad(sigma(leaf).log().sum(), leaf)[0]
+        of_square = 2 * sigma(v).square() * of_log
+        if beta is None and (found := _constant((0.5 * a * of_square - by_v) / of_log)):
+            return (name, found) if found > 0 else None
+        if beta and not _differ(0.5 * a * of_square - beta * of_log, by_v, 0.01):
+            return name, beta
 
 
-def _inspect_reduction(loss, trial: Trial, betas: list[float]) -> list[Finding]:
-    """Find a mean on one side and a sum on the other, behind one of these betas."""
+def _inspect_reduction(report: Report, loss, trial: Trial, beta, c, likelihood, limits) -> None:
+    """Find a mean on one side and a sum on the other, and a beta far from 1."""
     output, x, mu, _ = trial.at
     n_images, n_pixels, n_latents = len(x), output[0].numel(), mu[0].numel()
     recon, kl, pixels, latents = _reductions(loss, trial)
+    if recon == "product":
+        said = f"Of {n_images} images twice, each output's gradient is twice as large."
+        report.find(findings.BROADCAST, said)
+    if not beta:
+        return
+    # ½ squared error and squared error are both at home: beta may be twice what is measured.
+    true, free = abs(beta) / c, not likelihood.startswith("Bernoulli")
+    betas = (true, 2 * true) if "Gaussian" in likelihood else (true,)
     measured, fixed = {}, {}  # what is said, and by how much it multiplies beta
     if pixels == "mean":
         measured[f"the reconstruction is a mean over {n_pixels} pixels"] = n_pixels
@@ -201,51 +274,59 @@ def _inspect_reduction(loss, trial: Trial, betas: list[float]) -> list[Finding]:
     # Another weight may be there to make up for it. Beside a mean over many pixels 4 does not.
     uncorrected = pixels == "mean" and n_pixels >= 100 and weight > n_pixels**-0.25
     uncorrected |= pixels != "mean" and latents == "mean" and weight < n_latents**0.25
-    if not (sure or uncorrected) or 1 / 1.5 < math.prod(way.values()) < 1.5:
-        return []
-    evidence = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like {weight:.3g}."
-    return [Finding(findings.MEAN_FOR_SUM, evidence)]
+    # Of a Gaussian it is the variance too: σ is between the images' range and a grey level.
+    size = (limits[1] - limits[0]) ** 2 if free and limits else 1
+    least, most = size / 30 / 256**2 if free else 1 / 30, 30 * size
+    true = (
+        f"1, if the {'variance' if 'Gau' in likelihood else 'scale'} is {true:.3g}"
+        if free
+        else f"{true:.3g}"
+    )
+    if (sure or uncorrected) and not 1 / 1.5 < math.prod(way.values()) < 1.5:
+        said = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like {weight:.3g}."
+        report.find(findings.MEAN_FOR_SUM, said)
+    elif "beta" not in report.not_examined and (max(betas) <= least or min(betas) >= most):
+        report.find(findings.FAR_BETA, f"{'; '.join([f'beta is {true}', *measured])}.")
+    elif "beta" not in report.not_examined:
+        report.right("beta", true)
 
 
 def _reductions(loss, trial: Trial) -> list[str | None]:
     """Return whether recon and KL are a "sum" or a "mean" over images, recon over pixels, KL over
     latent dimensions; None for what cannot be told.
 
-    With a second batch, image or code beside the first, a sum's derivatives stay as they are, and
-    a mean's are halved.
+    With all of these twice a sum's derivatives stay as they are, and a mean's are halved; those of
+    a sum over pairs of images are doubled.
     """
-    output, x, mu, log_var = trial.at
-
-    def twice(dim: int, *tensors) -> list[Tensor]:
-        return [torch.cat([tensor, tensor], dim) for tensor in tensors]
-
-    def reduction(of: int, *arguments) -> str | None:
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of shapes that differ
-                by = _try(loss, *arguments).by[of]
-        except Exception:  # the loss takes this shape only
-            return None
-        ratio = (exact(by).norm() / exact(trial.by[of]).norm()).item() / math.sqrt(2)
-        return {1.0: "sum", 0.5: "mean"}.get(round(ratio, 2))
-
-    return [
-        reduction(0, *twice(0, *trial.at)),
-        reduction(1, *twice(0, *trial.at)),
-        reduction(0, *twice(-1, output, x.reshape(output.shape)), mu, log_var),
-        reduction(1, output, x, *twice(1, mu, log_var)),
-    ]
+    as_output, found = (trial.at[0], trial.at[1].reshape(trial.at[0].shape), *trial.at[2:]), []
+    for of, at, dim, doubled in [(0, trial.at, 0, "oxmv"), (1, trial.at, 0, "oxmv"),
+                                 (0, as_output, -1, "ox"), (1, trial.at, 1, "mv")]:  # fmt: skip
+        twice = [torch.cat([t, t], dim) if one in doubled else t for t, one in zip(at, "oxmv")]
+        found.append(None)
+        with suppress(Exception):  # the loss may take this shape only
+            by = _try(loss, *twice).by[of]
+            ratio = (exact(by).norm() / exact(trial.by[of]).norm()).item() / math.sqrt(2)
+            found[-1] = {1.0: "sum", 0.5: "mean", 2.0: "product"}.get(round(ratio, 2))
+    return found
 
 
 def _try(loss, output, x, mu, log_var, seed: int = 0) -> Trial:
     """Try a loss at one point, with the noise of this seed; no .grad is written."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (output, mu, log_var)]
     reseed(x.device, seed)
-    with torch.enable_grad():
+    with torch.enable_grad(), warnings.catch_warnings(action="ignore"):  # of shapes that differ
         value = loss(leaves[0], x, *leaves[1:]).sum()
         if not value.requires_grad:
             raise ValueError("the loss does not depend on output, mu or log_var, or detaches them")
-        by = torch.autograd.grad(value, leaves, materialize_grads=True)
-    return Trial((output, x, mu, log_var), value.item(), by)
+        nodes, queue = {}, [value.grad_fn]  # what the loss is made of besides
+        while queue:
+            if (node := queue.pop()) and node not in nodes:
+                nodes[node] = getattr(node, "variable", None)
+                queue += [before for before, _ in node.next_functions]
+        own = [w for w in nodes.values() if w is not None and all(w is not leaf for leaf in leaves)]
+        by = torch.autograd.grad(value, [*leaves, *own], materialize_grads=True)
+    by_own = {id(weight): each.abs().max().item() for weight, each in zip(own, by[3:])}
+    return Trial((output, x, mu, log_var), value.item(), by[:3], by_own)
 
 
 def _constant(values: Tensor) -> float | None:
@@ -255,18 +336,27 @@ def _constant(values: Tensor) -> float | None:
     return c if same else None
 
 
-def _per_image(measured: Tensor, expected: Tensor) -> Tensor:
-    """Return c `(B,)`, where measured = c · expected to a thousandth, NaN where it is not."""
-    a, b = exact(measured), exact(expected)
+def _per_image(trial: Trial) -> Tensor:
+    """Return beta `(B,)`, where the derivative by mu is beta · mu, NaN where it is not."""
+    a, b = exact(trial.by[1]).flatten(1), exact(trial.at[2]).flatten(1)
     c = (a * b).sum(dim=1) / b.square().sum(dim=1)
     fits = (a - c[:, None] * b).norm(dim=1) < 1e-3 * a.norm(dim=1)
     return c.where(fits, math.nan)
 
 
+def _differ(a: Tensor, b: Tensor, by: float = 1e-3) -> bool:
+    return not (a - b).norm() <= by * a.norm()
+
+
 def spread(like: Tensor, low: float, high: float) -> Tensor:
     """Return values evenly from low to high, in random order, in a tensor like this one."""
     values = torch.linspace(low, high, like.numel())[torch.randperm(like.numel())]
-    return values.to(like).reshape(like.shape)
+    return values.to(wide(like)).reshape(like.shape)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Return half precision, as autocast leaves it, as float32: small differences count."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def reseed(device: torch.device, seed: int) -> None:

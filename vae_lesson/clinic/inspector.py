@@ -5,6 +5,7 @@ makes of a chosen mu and log_var; it does not read code. Where this fits nothing
 says nothing.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,46 +15,55 @@ import torch
 from torch import Tensor, nn
 
 from vae_lesson.arguments import shapes_of
-from vae_lesson.clinic.findings import FAULTS, NOT_FINITE, WRONG_RANGE, Finding
-from vae_lesson.clinic.inspect_loss import inspect_loss, reseed
+from vae_lesson.clinic.findings import FAULTS, NOT_FINITE, WRONG_RANGE, Report
+from vae_lesson.clinic.inspect_loss import inspect_loss, reseed, wide
 from vae_lesson.clinic.inspect_model import as_the_noise, inspect_model
 
 
-def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> list[Finding]:
+def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> Report:
     """Return what is wrong with a VAE and its loss, as far as it can be measured; [] if nothing is.
+
+    A `Report` is a list of `Finding`; printed, it also says what was examined and is right, and
+    what was not examined, and why.
 
     `model(x)` returns (output, mu, log_var); `model.encode` and `model.decode` are the two halves.
     `loss(output, x, mu, log_var)` returns one number, the sum or the mean of the batch, or one an
     image. The output may be logits, probabilities or pixels: the loss's derivative tells which.
     What is called log_var may be log σ, σ or anything else of σ, if loss and model agree on it.
 
-    The prior is taken to be N(0, I), and penalties on mu or log_var count as part of the KL.
-    Another beta than 1 is a choice, and so are a Gaussian's variance and a limit to the KL: none is
-    a fault, so that a KL without its ½ passes as beta = 2. A loss that leaves the output aside is
-    not judged, nor is the KL's sign or the reduction beside a likelihood not known here; the root
-    of the squared error stands for one.
+    The prior is taken to be N(0, I), and penalties on mu or log_var count as part of the KL; that
+    of another Gaussian prior is known, and not judged. Another beta than 1 is a choice, and so are
+    a Gaussian's variance and a limit to the KL: none is a fault, so that a KL without its ½ passes
+    as beta = 2. Beyond 30 or 1/30 a beta is named all the same.
     It needs no training, and leaves the weights, their gradients, the modes and the random state.
+    Of a compiled or parallel model it takes the model itself, of half precision a float32 copy.
 
-    Shapes: x `(B, ...)`, float32 or float64, as the weights; output as many values as x; mu and
-    log_var `(B, latent_size)`; the loss `()`, `(1,)`, `(B,)` or `(B, 1)`.
+    Shapes: x `(B, ...)`; output as many values as x; mu and log_var alike, `(B, latent_size)`, say;
+    the loss `()`, `(1,)`, `(B,)` or `(B, 1)`.
     Raises: ValueError if model, loss or x do not honour this; what model or loss raise themselves.
     """
+    model = _unwrapped(model)
     _check(model, x)
-    value = partial(_value, loss)
-    with _undisturbed(model, x.device):
+    if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in (x, *model.parameters())):
+        model, x = copy.deepcopy(model).float(), x.float()
+    value, report = partial(_value, loss), Report()
+    with _undisturbed(model, x.device), torch.autocast(x.device.type, enabled=False):
         output, mu, log_var = _outputs(model, x)
-        found, slopes = inspect_loss(value, output, x, mu, partial(as_the_noise, model, x))
+        slopes = inspect_loss(report, value, output, x, mu, partial(as_the_noise, model, x))
         parts = {"x": x, "mu": mu, "log_var": log_var, "the output": output}
-        if all(tensor.isfinite().all() for tensor in parts.values()):  # else a loss may refuse them
-            found += inspect_model(model, x, slopes)
-            if all(finding.fault != WRONG_RANGE for finding in found):  # as it may those
+        if not all(tensor.isfinite().all() for tensor in parts.values()):
+            report.skip("the model", "not all that it makes is finite")
+        else:
+            inspect_model(report, model, x, slopes)
+            if all(finding.fault != WRONG_RANGE for finding in report):  # a loss may refuse those
                 parts["the loss"] = value(output, x, mu, log_var)
     for name, tensor in parts.items():
         if n_bad := int((~tensor.isfinite()).sum()):
             evidence = f"Of {tensor.numel()} values of {name}, {n_bad} are NaN or infinite."
-            found.append(Finding(NOT_FINITE, evidence))
+            report.find(NOT_FINITE, evidence)
             break  # what comes of it is so too
-    return sorted(found, key=lambda finding: FAULTS.index(finding.fault))
+    report.sort(key=lambda finding: FAULTS.index(finding.fault))
+    return report
 
 
 @contextmanager
@@ -69,6 +79,7 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
             other_noise = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
             for module in model.modules():
                 module.training = not isinstance(module, other_noise)
+                module._compiled_call_impl = None  # compiled in place, it would not be looked into
             yield
         finally:
             for module, before in attributes:
@@ -80,17 +91,23 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 # --- what is asked of model, loss and x -----------------------------------------------------------
 
 
+def _unwrapped(model):
+    """Return the model in a compiled or a parallel one."""
+    inner = getattr(model, "_orig_mod", None)
+    if inner is None and not hasattr(model, "encode"):
+        inner = getattr(model, "module", None)
+    return _unwrapped(inner) if isinstance(inner, nn.Module) else model
+
+
 def _check(model, x) -> None:
     halves = [getattr(model, half, None) for half in ("encode", "decode")]
     if not isinstance(model, nn.Module) or not all(map(callable, halves)):
-        raise ValueError(
-            f"model must be an nn.Module with encode and decode, got {shapes_of(model)}"
-        )
+        raise ValueError(f"model: an nn.Module with encode and decode, got {shapes_of(model)}")
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x must be a batch of float images (B, ...), got {shapes_of(x)}")
     ids = "; token ids are not inspected, since the output is compared with x, number by number"
     for name, tensor in [("x", x), *model.named_parameters()]:
-        if tensor.dtype not in (torch.float32, torch.float64):
+        if wide(tensor).dtype not in (torch.float32, torch.float64):
             hint = ids if tensor.dtype in (torch.int32, torch.int64) else ""
             raise ValueError(f"{name} is {tensor.dtype}: use float32 or float64{hint}")
 

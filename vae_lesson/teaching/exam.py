@@ -87,9 +87,10 @@ def _inspected(vae: AdaptedVAE, images: Images, loss: Callable) -> tuple[bool, s
     """Return whether the inspector finds nothing in model, draw and loss, and what it finds."""
     x = to_float(images.test[:N_INSPECTED])
     try:
-        findings = inspect_vae(vae.model, loss, x)
+        report = inspect_vae(vae.model, loss, x)
     except Exception:  # model or loss may want shaped images
-        findings = inspect_vae(vae.model, loss, x.unflatten(1, vae.takes))
-    if findings:
-        return False, "; ".join(map(str, findings))
-    return True, "draw and loss: the inspector found nothing"
+        report = inspect_vae(vae.model, loss, x.unflatten(1, vae.takes))
+    if report:
+        return False, "; ".join(map(str, report))
+    unseen = "".join(f"; not examined: {what}, {why}" for what, why in report.not_examined.items())
+    return True, f"draw and loss: the inspector found nothing{unseen}"
