@@ -5,12 +5,14 @@ import math
 
 import pytest
 import torch
-from draws import grey_images, normal, seeded
+from draws import grey_images, normal, seeded, uniform
+from scipy.stats import genpareto
 from torch.distributions import MultivariateNormal, Normal
 
 from vae_lesson import losses
 from vae_lesson.likelihood import importance, pixels
 from vae_lesson.likelihood.autoregressive import AutoregressiveVAE
+from vae_lesson.likelihood.linear import LinearGaussian
 from vae_lesson.models import VAE
 
 VARIANCE = 0.3
@@ -59,6 +61,93 @@ def test_importance_weighted_bound_is_the_log_of_the_mean_weight():
     torch.testing.assert_close(bound, log_w.exp().mean(dim=0).log())
     # e^-1000 is 0 even in float64.
     torch.testing.assert_close(importance.importance_weighted_bound(log_w - 1000), bound - 1000)
+
+
+# --- whether to trust it --------------------------------------------------------------------------
+
+
+def test_as_many_equal_weights_would_do_as_well():
+    log_w = torch.tensor([[0.0, 0.0, 3.0], [0.0, -90.0, 3.0], [0.0, -95.0, 2.0]]) - 1000
+    e = math.e
+    expected = torch.tensor([3.0, 1.0, (2 * e + 1) ** 2 / (2 * e**2 + 1)])
+    torch.testing.assert_close(importance.effective_sample_size(log_w), expected)
+
+
+@pytest.mark.parametrize("k", [-1.0, -0.3, 0.0, 0.3, 0.7, 1.0, 1.5])
+def test_pareto_k_is_the_shape_of_a_known_tail(k):
+    u = uniform(5000, 60, dtype=torch.float64)
+    w = -torch.log(u) if k == 0 else (u**-k - 1) / k  # generalised Pareto, by its quantiles
+    found = importance.pareto_k(torch.log(w) - 1000)
+    n = 213  # of them in the tail, and ten more of ½ beside them
+    assert found.mean().item() == pytest.approx((n * k + 5) / (n + 10), abs=0.04)
+    assert found.std() < 0.16
+
+
+def test_pareto_k_is_near_scipys_maximum_likelihood():
+    w = uniform(2000, 5, dtype=torch.float64) ** -0.8
+    n = 135
+    tails = w.sort(dim=0).values[-n - 1 :]
+    theirs = [genpareto.fit(tail[1:] - tail[0], floc=0)[0] for tail in tails.T.numpy()]
+    found = (importance.pareto_k(torch.log(w)) * (n + 10) - 5) / n
+    assert found.tolist() == pytest.approx(theirs, abs=0.03)
+
+
+def test_pareto_k_needs_a_tail():
+    assert importance.pareto_k(normal(24, 3)).isnan().tolist() == [True] * 3
+    assert importance.pareto_k(torch.zeros(100, 2)).isnan().tolist() == [True] * 2
+    assert importance.pareto_k(normal(25)).isfinite()  # of no image in particular
+
+
+@pytest.mark.parametrize("factor, low, high", [(0.5, 0.7, 1.2), (1.0, -0.3, 0.6), (2.0, -1.1, 0.0)])
+def test_pareto_k_tells_of_a_cloud_that_is_too_narrow(solved, factor, low, high):
+    model, images, _ = solved
+    there = LinearGaussian(model.decoder.weight.detach(), model.decoder.bias.detach(), VARIANCE)
+    narrow = there.as_model()
+    with torch.no_grad():
+        narrow.encoder.bias[2:] += 2 * math.log(factor)
+    few, many = importance.log_likelihood(narrow, images, (10, 3000), nll=gaussian)
+    assert few.pareto_k.isnan().all()
+    assert low < many.pareto_k.mean() < high
+
+
+# --- the best q of each image ---------------------------------------------------------------------
+
+
+def test_the_best_q_of_each_image_is_the_one_that_theory_knows(solved):
+    model, images, exact = solved
+    x = images.float() / 255
+    there = LinearGaussian(model.decoder.weight.detach(), model.decoder.bias.detach(), VARIANCE)
+    there = there.rotated(25)  # so that the posterior is not diagonal
+    model = there.as_model()
+    torch.nn.init.normal_(model.encoder.weight, std=0.1, generator=seeded())  # now a bad one
+    as_it_was = [weight.clone() for weight in model.parameters()]
+    best, (_, covariance) = there.mean_field(x), there.posterior(x)
+    how = {"n_steps": 300, "lr": 0.05, "n_samples": 32, "nll": gaussian}
+    mu, log_var = importance.fit_q(model, x, generator=seeded(1), **how)
+    assert not mu.requires_grad and not log_var.requires_grad
+    torch.testing.assert_close(mu.double(), best[0], atol=0.05, rtol=0)
+    torch.testing.assert_close(log_var.double(), best[1], atol=0.1, rtol=0)
+    q = importance.fit_q(model, x, generator=seeded(1), full=True, **how)
+    root = torch.diag_embed(torch.exp(0.5 * q[1])) + q[2].tril(-1)
+    torch.testing.assert_close((root @ root.mT)[0].double(), covariance, atol=0.02, rtol=0)
+    # With the true posterior every draw's weight is p(x), and the ELBO too.
+    log_w = importance.log_weights_of(model, x, q, 50, seeded(2), gaussian).double()
+    torch.testing.assert_close(log_w, exact.expand(50, -1), atol=0.5, rtol=0)
+    torch.testing.assert_close(log_w.mean(dim=0), exact, atol=0.05, rtol=0)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), as_it_was))
+
+
+def test_log_weights_of_any_covariance_are_the_three_densities():
+    torch.manual_seed(0)
+    model, x = VAE(3, 8, (1, 4, 4)), grey_images(5, 16) / 255
+    q = normal(5, 3), normal(5, 3, seed=1), normal(5, 3, 3, seed=2)
+    found = importance.log_weights_of(model, x, q, 4, seeded(3))
+    root = torch.diag_embed(torch.exp(0.5 * q[1])) + q[2].tril(-1)
+    eps = torch.randn((4, 5, 3), generator=seeded(3))
+    z = q[0] + (root @ eps[..., None]).squeeze(-1)
+    recon = losses.bernoulli_nll(model.decode(z.flatten(0, 1)), x.repeat(4, 1)).view(4, 5)
+    log_q = MultivariateNormal(q[0], scale_tril=root).log_prob(z)
+    torch.testing.assert_close(found, Normal(0.0, 1.0).log_prob(z).sum(dim=2) - log_q - recon)
 
 
 # --- the estimate ---------------------------------------------------------------------------------

@@ -88,6 +88,17 @@ def test_ppca_is_scikit_learns_but_for_its_n_minus_1():
     assert best.log_marginal(x).mean() > expected
 
 
+def test_columns_that_turn_within_their_plane_leave_the_axes():
+    W = torch.linalg.qr(normal(7, 4))[0]
+    model = LinearGaussian(W[:, :3] * torch.tensor([2.0, -2.0, 1.0]), normal(7, seed=2), 0.3)
+    assert linear.axis_angles(model.W, W).tolist() == pytest.approx([0, 0, 0], abs=1e-9)
+    turned = model.rotated(20).W
+    assert linear.axis_angles(turned, W).tolist() == pytest.approx([20, 20, 0], abs=1e-9)
+    assert np.rad2deg(subspace_angles(turned, model.W).max()) < 1e-4
+    out = linear.axis_angles(model.W, W[:, 1:2])  # off the plane: one axis only
+    assert out.tolist() == pytest.approx([90, 0, 90], abs=1e-9)
+
+
 # --- the model that is trained --------------------------------------------------------------------
 
 

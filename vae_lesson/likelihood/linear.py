@@ -126,6 +126,22 @@ def principal_axes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.mean(dim=0), eigenvalues.flip(0).clamp_min(0), eigenvectors.flip(1)
 
 
+def axis_angles(W: Tensor, axes: Tensor) -> Tensor:
+    """Return, in degrees, how far each column of W is from the nearest of the axes, either way.
+
+    Turning the codes, W -> W R, turns the columns within the plane that they span; the angle
+    between two planes does not see that, and this does.
+
+    Shapes: W `(D, L)`, axes `(D, M)` of length 1, at right angles -> `(L,)`.
+    """
+    columns = W / W.norm(dim=0)
+    cosine, nearest = (axes.T @ columns).abs().max(dim=0)
+    # By the sine too: the arc cosine of a number next to 1 has lost half of its digits.
+    nearest = axes[:, nearest]
+    sine = (columns - nearest * (nearest * columns).sum(dim=0)).norm(dim=0)
+    return torch.rad2deg(torch.atan2(sine, cosine))
+
+
 def ppca(x: Tensor, latent_size: int) -> LinearGaussian:
     """Return the model of highest likelihood: column j of W is u_j √(λ_j - variance).
 

@@ -31,8 +31,9 @@ def gaussian_nll(x_mean: Tensor, x: Tensor, log_var: Tensor | float = 0.0) -> Te
 def optimal_log_var(x_mean: Tensor, x: Tensor) -> Tensor:
     """Return the log of the one noise variance that fits best, σ² = mean (x_i - m_i)².
 
-    The mean runs over the pixels of all images. Put into `gaussian_nll` it makes a σ-VAE. It comes
-    without a gradient, and needs none: at its optimum the loss does not change with σ².
+    The mean runs over the pixels of all images. In `gaussian_nll`, batch by batch, it makes the
+    optimal σ-VAE (a σ-VAE learns one shared σ with the weights). It comes without a gradient, and
+    needs none: at its optimum the loss does not change with σ².
 
     Shapes: x_mean and x `(B, ...)` -> `()`.
     Source: Rybkin et al. 2021.
@@ -42,6 +43,13 @@ def optimal_log_var(x_mean: Tensor, x: Tensor) -> Tensor:
     # First each image's mean: one sum over all numbers would depend on the number of threads.
     mean = (x - x_mean).detach().square().flatten(1).mean(dim=1).mean()
     return mean.clamp_min(1e-3 / 255**2).log()
+
+
+def fitted_gaussian_nll(x_logits: Tensor, x: Tensor, log_var: Tensor | float | None = None):
+    """Return `gaussian_nll` around sigmoid(x_logits), `(B,)`, at this log of the noise variance, or
+    else at the batch's `optimal_log_var`."""
+    x_mean = torch.sigmoid(x_logits)
+    return gaussian_nll(x_mean, x, optimal_log_var(x_mean, x) if log_var is None else log_var)
 
 
 def continuous_bernoulli_nll(x_logits: Tensor, x: Tensor) -> Tensor:

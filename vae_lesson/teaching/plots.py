@@ -125,13 +125,14 @@ def lines(
         ax.set_xscale("log", base=2)
         ax.set_xticks(x, [f"{value:g}" for value in x])
         ax.minorticks_off()
-        ax.margins(0.1)  # room for the values
-        for x, y in curves.values():
-            for place in zip(x, y):
-                ax.annotate(f"{place[1]:.1f}", place, (4, 4), textcoords="offset points")
     else:
         ax.locator_params("x", integer=True, min_n_ticks=3)
     ax.set_yscale("log" if "y" in log else "linear")
+    if log == "x":  # a few points, and room for their values
+        ax.margins(0.1)
+        for x, y in curves.values():
+            for place in zip(x, y):
+                ax.annotate(f"{place[1]:.1f}", place, (4, 4), textcoords="offset points")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     ax.grid(alpha=0.3)

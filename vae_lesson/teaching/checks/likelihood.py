@@ -1,4 +1,4 @@
-"""The checks on the likelihood: importance weights and their bound."""
+"""The checks on the likelihood: importance weights, their bound, and the best q of each image."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from vae_lesson import losses
 from vae_lesson.likelihood import importance
-from vae_lesson.teaching.checks.verdict import Verdict, compare, draw, ours
+from vae_lesson.models import VAE
+from vae_lesson.teaching.checks.verdict import Verdict, compare, draw, ours, seeded
 
 
 @ours(importance.log_weights)
@@ -60,3 +61,80 @@ def bound(answer: Callable[[Tensor], Tensor]) -> Verdict:
         "the negative of the bound: it is a bound on log p(x), higher is better": -right,
     }
     return compare(answer, (log_w,), right, mistakes, per_image=True, learn={"log_w": log_w})
+
+
+@ours(importance.fit_q)
+def own_q(answer: Callable) -> Verdict:
+    """Check answer(model, x, n_steps, lr, k, generator) -> mu and log_var of each image's own q."""
+    with seeded():
+        model = VAE(3, 5, (1, 2, 4))
+        for weight in model.parameters():  # larger than at the start of a training
+            torch.nn.init.normal_(weight, std=0.5)
+    (x,) = draw((4, 8))
+    x, before = x.sigmoid(), [weight.detach().clone() for weight in model.parameters()]
+
+    def found(fit: Callable, n_steps: int = 6, **mistake) -> Tensor | Verdict:
+        generator = torch.Generator().manual_seed(7)
+        q = fit(model, x.clone(), n_steps, 0.1, 2, generator, **mistake)
+        if any(not torch.equal(a, b) for a, b in zip(model.parameters(), before)):
+            with torch.no_grad():
+                for weight, as_it_was in zip(model.parameters(), before):
+                    weight.copy_(as_it_was)
+            says = "the model's weights have changed: only mu and log_var are to be fitted"
+            return Verdict(f"Not yet: {says}, which are each image's own.")
+        if not isinstance(q, tuple | list) or len(q) != 2:
+            return q  # `compare` has words for most of these
+        return torch.cat([*q], dim=1)
+
+    mistakes = {
+        "the encoder's own mu and log_var: nothing was fitted": found(_slip, n_steps=0),
+        "a single step, whatever `n_steps` is": found(_slip, last=1),
+        "gradients that add up: call `zero_grad` in every step": found(_slip, zero=False),
+        "a loss that grows: −ELBO is recon + KL": found(_slip, sign=-1),
+        "recon alone: the KL is missing": found(_slip, kl=0),
+        "the KL subtracted: it is a cost, add it": found(_slip, kl=-1),
+        "the sum over the k draws: take their mean": found(_slip, recon=2),
+        "mu in place of z: the noise is forgotten": found(_slip, noise=0),
+        "one eps for all images": found(_slip, rows=1),
+        "mu alone: log_var is fitted too": found(_slip, parts=slice(0, 1)),
+        "log_var alone: mu is fitted too": found(_slip, parts=slice(1, 2)),
+        "a start at 0: begin at the encoder's mu and log_var": found(_slip, start=0),
+        "a rate that stays: it falls in a straight line from lr to 0": found(_slip, falls=0),
+    }
+    right = found(importance.fit_q)
+    return compare(lambda: found(answer), (), right, mistakes)
+
+
+def _slip(
+    model,
+    x,
+    n_steps,
+    lr,
+    k,
+    generator,
+    *,
+    last=None,
+    zero=True,
+    sign=1,
+    kl=1,
+    recon=1,
+    noise=1,
+    rows=None,
+    parts=slice(None),
+    start=1,
+    falls=1,
+):
+    """Fit as `importance.fit_q` does; what follows the generator makes common mistakes."""
+    q = [start * part.detach() for part in model.encode(x)]
+    optimizer = torch.optim.Adam([part.requires_grad_() for part in q][parts], lr)
+    for step in range(n_steps)[:last]:
+        optimizer.param_groups[0]["lr"] = lr * (1 - falls * step / n_steps)
+        eps = noise * torch.randn((k, rows or len(x), q[0].shape[1]), generator=generator)
+        z = q[0] + torch.exp(0.5 * q[1]) * eps
+        nll = losses.bernoulli_nll(model.decode(z.flatten(0, 1)), x.repeat(k, 1)).view(k, -1)
+        loss = sign * (recon * nll.mean(dim=0) + kl * losses.kl_standard_normal(*q))
+        if zero:
+            optimizer.zero_grad()
+        loss.sum().backward(inputs=q)
+        optimizer.step()
+    return [part.detach() for part in q]
