@@ -134,7 +134,7 @@ SAID = {
     "02_vae": ["Nothing of yours to compare yet", "0 of 6 yours"],
     "04_anomaly": ["0 of 4 yours"],
     "05_likelihood": ["this run, k = 5, 1 passes", "largest difference from the package's: 0 nats"],
-    "06_rate_distortion": ["^strong decoder +4 "],
+    "06_rate_distortion": ["^strong.* 4 +"],
     "07_diagnosis": [
         r"named without training: 5\.",
         "variance used as sigma",  # the package's word on MyVAE

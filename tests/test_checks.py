@@ -518,6 +518,43 @@ def noise_as(function, put_back=True):
     return answer
 
 
+def fit_q(
+    model,
+    x,
+    n_steps,
+    lr,
+    k,
+    generator,
+    n=None,
+    zero=True,
+    loss=torch.add,
+    over=torch.mean,
+    noise=torch.Tensor.clone,
+    rows=None,
+    parts=slice(2),
+    start=torch.detach,
+    falls=True,
+    all_weights=False,
+):
+    """Return each image's own mu and log_var, as a learner finds them; the options are mistakes."""
+    q = [start(part).requires_grad_() for part in model.encode(x)]
+    mu, log_var = q
+    weights = [*model.parameters()] if all_weights else []
+    optimizer = torch.optim.Adam([*q[parts], *weights], lr)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, n_steps)
+    for _ in range(n or n_steps):
+        eps = noise(torch.randn((k, rows or len(x), mu.shape[1]), generator=generator))
+        x_logits = model.decode((mu + torch.exp(log_var / 2) * eps).flatten(0, 1))
+        recon = over(bce(x_logits, x.repeat(k, 1)).sum(dim=1).view(k, -1), dim=0)
+        if zero:
+            optimizer.zero_grad()
+        loss(recon, kl(mu, log_var)).mean().backward()
+        optimizer.step()
+        if falls:
+            scheduler.step()
+    return mu, log_var
+
+
 WRONG |= {
     "log_weights": [  # (recon, z, mu, log_var); with the densities' constants, and without
         ("with the wrong sign: recon", lambda r, z, m, v: r + log_normal(z) - log_q(z, m, v)),
@@ -544,6 +581,25 @@ WRONG |= {
         ("the negative", lambda w: -RIGHT["bound"](w)),
         ("one number for", lambda w: RIGHT["bound"](w).mean()),
         ("respect to log_w:", lambda w: RIGHT["bound"](w).data),
+    ],
+    "own_q": [  # (model, x, n_steps, lr, k, generator)
+        ("nothing was fitted", lambda m, x, *_: m.encode(x)),
+        ("a single step", partial(fit_q, n=1)),
+        ("gradients that add up", partial(fit_q, zero=False)),
+        ("a loss that grows", partial(fit_q, loss=lambda recon, kl: -recon - kl)),
+        ("the KL is missing", partial(fit_q, loss=lambda recon, kl: recon)),
+        ("the KL subtracted", partial(fit_q, loss=lambda recon, kl: recon - kl)),
+        ("the sum over the k draws", partial(fit_q, over=torch.sum)),
+        ("the noise is forgotten", partial(fit_q, noise=lambda eps: 0 * eps)),
+        ("one eps for all images", partial(fit_q, noise=lambda eps: eps[:, :1], rows=1)),
+        ("mu alone", partial(fit_q, parts=slice(1))),
+        ("log_var alone", partial(fit_q, parts=slice(1, 2))),
+        ("begin at the encoder's", partial(fit_q, start=torch.zeros_like)),
+        ("a rate that stays", partial(fit_q, falls=False)),
+        ("weights have changed", partial(fit_q, all_weights=True)),
+        ("noise of your own", lambda m, x, n, lr, k, g: fit_q(m, x, n, lr, k, OWN_NOISE)),
+        ("values are off by", partial(fit_q, loss=lambda recon, kl: recon + 1.5 * kl)),
+        ("raised ValueError: can't optimize a non-leaf", partial(fit_q, start=lambda part: part)),
     ],
     "entropy": [  # (x)
         ("one side of the coin", lambda x: -torch.xlogy(x, x).sum(dim=1)),
@@ -788,7 +844,7 @@ WRONG |= {
 
 # What is built is judged by what it does; of the others the result is compared.
 BUILT = {"networks", "training", "network", "vae_training", "sliders", "inspector"}
-BUILT |= {"conditional_network", "through", "next_token", "own_network", "recon_and_kl"}
+BUILT |= {"conditional_network", "through", "next_token", "own_network", "recon_and_kl", "own_q"}
 # What training goes through: it is asked for its gradient.
 LEARN = {"squared_error", "reparameterize", "kl_divergence", "neg_elbo", "log_weights", "bound"}
 LEARN |= {"free_bits", "matching_loss"}
@@ -856,6 +912,7 @@ def test_changing_the_arguments_in_place_cannot_break_the_check(name):
         ("threshold", lambda s, rate: s.sort(descending=True).values[int(rate * len(s))]),
         ("perplexity", lambda tokens, n: CHECKS["perplexity"].ours(tokens.byte(), n)),
         ("recon_and_kl", own_terms),
+        ("own_q", fit_q),
     ],
 )
 def test_the_right_answer_may_be_written_in_another_way(name, answer):

@@ -12,13 +12,15 @@ from vae_lesson.sources import load_images
 pytestmark = pytest.mark.lessons
 
 # Between what a measured number lies after a step or two; a coin for each pixel costs 543 nats.
-NATS, SHARE, ANY = (0, 784), (0, 1), (0, math.inf)
+NATS, SHARE, UNITS, ANGLE, ANY = (0, 784), (0, 1), (0, 20), (0, 90), (0, math.inf)
 # What stands behind the settings in each claim's rows.
 MEASURED = {
-    "cures": [NATS, NATS, NATS],
-    "prices": [NATS, NATS, NATS],
+    "cures": [NATS, NATS, NATS, UNITS],
+    "prices": [NATS, NATS, NATS, UNITS],
+    "ends": [NATS, NATS, NATS, UNITS, ANY],
     "sprites": [SHARE] * 6,
-    "samples": [NATS, NATS],
+    "gaps": [NATS, NATS, NATS, NATS],
+    "axes": [ANGLE] * 5,
     "paper": [NATS, ANY],
     "labels": [NATS, SHARE, ANY, SHARE, SHARE],
     "cells": [ANY],
@@ -48,7 +50,7 @@ def test_each_claim_measures_sensible_numbers_that_are_not_always_the_same(
 
     def sensible(row):
         for value, (low, high) in zip(row, limits):
-            assert isinstance(value, float) and math.isfinite(value) and low <= value <= high
+            assert isinstance(value, float | int) and math.isfinite(value) and low <= value <= high
         return row
 
     first = sensible(next(rows))

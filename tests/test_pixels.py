@@ -37,6 +37,17 @@ def test_a_learned_variance_gets_a_gradient_that_is_zero_at_the_mean_squared_err
     assert pixels.optimal_log_var(x, x).isfinite()
 
 
+def test_the_fitted_gaussian_takes_the_batches_best_variance_or_the_one_that_is_given():
+    x_logits, x = normal(4, 9), uniform(4, 9, seed=1)
+    x_mean, fitted = torch.sigmoid(x_logits), pixels.fitted_gaussian_nll(x_logits, x)
+    best = math.log((x - x_mean).square().mean())
+    torch.testing.assert_close(fitted, pixels.gaussian_nll(x_mean, x, best))
+    for log_var in (best - 0.1, best + 0.1):
+        given = pixels.fitted_gaussian_nll(x_logits, x, log_var)
+        torch.testing.assert_close(given, pixels.gaussian_nll(x_mean, x, log_var))
+        assert given.sum() > fitted.sum()
+
+
 # --- grey pixels ----------------------------------------------------------------------------------
 
 
@@ -113,6 +124,7 @@ def test_the_fitted_scale_is_that_of_logistic_errors():
 NLLS = [
     pixels.gaussian_nll,
     pixels.optimal_log_var,
+    pixels.fitted_gaussian_nll,
     pixels.continuous_bernoulli_nll,
     pixels.fitted_logistic_nll,
 ]
