@@ -56,6 +56,13 @@ nll, kl = losses.bernoulli_nll, losses.kl_standard_normal
 every_patient = pytest.mark.parametrize("letter", broken.PATIENTS)
 
 
+@pytest.fixture(autouse=True)
+def distributions_that_validate(monkeypatch):
+    """Compiling a model switches the checks of torch.distributions off for good."""
+    validates = torch.distributions.Distribution._validate_args
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", validates)
+
+
 def grey(*shape, seed=0):
     """Make images of which half the pixels are black, as in MNIST."""
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
