@@ -1,6 +1,7 @@
 """What single and several processes both train, for tests/test_distributed.py."""
 
 import os
+from pathlib import Path
 
 import torch
 from tiny import fit
@@ -79,5 +80,6 @@ def work(rank: int, size: int, port: int, seeds: tuple[int, ...], folder) -> Non
     left = {f"gradients {n} {size}": last_gradients(n, size) for n, size in CASES}
     for seed in seeds:  # ranks 1 and up start from other weights: the first process's are taken
         left[f"trained {seed}"] = trained(seed, model_seed=seed + rank)
-    torch.save(left, folder / f"left{rank}")
     processes.stop()
+    left["threads"] = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    torch.save(left, folder / f"left{rank}")

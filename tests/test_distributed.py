@@ -106,6 +106,13 @@ def test_two_processes_train_as_well_as_one(two, seed):
     assert test[-1] == pytest.approx(alone[-1], rel=0.3)
 
 
+def test_no_thread_of_gloo_outlives_the_training(two):
+    # One that lets go of a tensor while Python shuts down aborts the process: its training has
+    # succeeded, and torchrun starts everything anew, or reports a failure.
+    for each in two:
+        assert not [name for name in each["threads"] if "gloo" in name]
+
+
 def test_each_process_has_noise_of_its_own_and_each_epoch_too(two):
     first, second = (set(each["trained 0"][2]) for each in two)
     assert len(first) == len(second) == 40 and not first & second

@@ -90,6 +90,7 @@ def fit(
         sums = training.check(named)  # a NaN ends the training here, before it reaches the weights
         optimizer.zero_grad(set_to_none=True)
         objective(named, beta_now).mean().backward()
+        processes.add_up(*(weight.grad for weight in model.parameters()))
         optimizer.step()
         return sums
 

@@ -76,45 +76,34 @@ def seed_noise(noise: torch.Generator, seed: int, epoch: int) -> None:
 
 def shared(model: nn.Module, terms: Callable) -> Callable:
     """Return (*batch, generator=...) -> the terms of a batch, of which each process computes its
-    share.
+    share: for the other processes' images they are 0 here, so that `add_up` makes them whole.
 
-    For the other processes' images they are 0 here, and this one's own count `size` times: averaged
-    over the processes, which is what DistributedDataParallel does with gradients, the batch's mean
-    is that of one process. The first process's weights are copied to all.
+    The first process's weights are copied to all. DistributedDataParallel would do the same, but
+    its gloo threads outlive `stop`, and now and then one aborts a process that has already ended.
     """
     rank, size = world()
-    alone = _Terms(model, terms)
-    if size == 1:
-        return alone
-    parallel = nn.parallel.DistributedDataParallel(alone)
+    if size > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, src=0)
 
     def terms_of_share(*batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        of_batch, share = {}, [part[rank::size] for part in batch]
-        for name, values in parallel(*share, generator=generator).items():
+        share = [part[rank::size] for part in batch]
+        named = terms(model, *share, generator=generator)
+        check_terms(named, len(share[0]))
+        if size == 1:
+            return named
+        of_batch = {}
+        for name, values in named.items():
             of_batch[name] = values.new_zeros(len(batch[0]))
-            of_batch[name][rank::size] = size * values
+            of_batch[name][rank::size] = values
         return of_batch
 
     return terms_of_share
 
 
-class _Terms(nn.Module):
-    """Terms as a module's forward, because what processes share has to be called as one."""
-
-    def __init__(self, model: nn.Module, terms: Callable) -> None:
-        super().__init__()
-        self.model, self.terms = model, terms
-
-    def forward(self, *batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        named = self.terms(self.model, *batch, generator=generator)
-        check_terms(named, len(batch[0]))
-        return named
-
-
-def mean(values: Tensor) -> Tensor:
-    """Return the mean of `values` over all processes."""
-    size = world()[1]
-    if size > 1:
-        dist.all_reduce(values)
-        values = values / size
-    return values
+def add_up(*values: Tensor | None) -> None:
+    """Replace each tensor, as a gradient, by its sum over all processes."""
+    if world()[1] > 1:
+        for value in values:
+            if value is not None:
+                dist.all_reduce(value)

@@ -148,7 +148,9 @@ class Training:
         sums = torch.stack(self._sums)  # (steps, terms)
         steps = [f"step {i + 1}" for i in range(len(sums))]
         self._refuse_nan(sums, self._names, steps)  # waits for the device
-        means = (processes.mean(sums.sum(dim=0)) / self._n).tolist()
+        totals = sums.sum(dim=0)
+        processes.add_up(totals)
+        means = (totals / self._n).tolist()
         seconds = time.perf_counter() - self._started + sum(self.history.seconds[-1:])
         test_means = self._evaluate()
         for name, mean in zip(self._names, means):
@@ -213,8 +215,9 @@ class Training:
         if resume and path.is_file():
             self._state = load_checkpoint(path, self._common)
             self.history = History(**self._state["history"] | {"settings": self._settings})
-        done = torch.tensor(float(len(self.history)), device=self._device)
-        if processes.mean(done).item() != len(self.history):
+        done = torch.tensor(len(self.history), device=self._device)
+        processes.add_up(done)
+        if done.item() != processes.world()[1] * len(self.history):
             raise ValueError(f"not every process finds {path}: its folder must be shared")
 
     def _go_on(self) -> None:
