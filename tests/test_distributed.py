@@ -107,8 +107,6 @@ def test_two_processes_train_as_well_as_one(two, seed):
 
 
 def test_no_thread_of_gloo_outlives_the_training(two):
-    # One that lets go of a tensor while Python shuts down aborts the process: its training has
-    # succeeded, and torchrun starts everything anew, or reports a failure.
     for each in two:
         assert not [name for name in each["threads"] if "gloo" in name]
 

@@ -3,6 +3,7 @@
 Without torchrun `world()` is (0, 1), and all of this does nothing.
 """
 
+import importlib
 import os
 from collections.abc import Callable
 
@@ -40,6 +41,9 @@ def start(device: torch.device) -> torch.device:
         where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
         store = dist.PrefixStore(f"attempt {attempt}", dist.TCPStore(*where, is_master=False))
+    # Its functions take the group of the moment of their import as a default. Imported later, as by
+    # an optimizer's first step, they would keep the group alive after `stop`.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=store,
@@ -50,7 +54,11 @@ def start(device: torch.device) -> torch.device:
 
 
 def stop() -> None:
-    """Leave the other processes in good order."""
+    """Leave the other processes in good order.
+
+    This ends gloo's threads only if nothing else holds the group; one that lets go of a tensor
+    while Python shuts down aborts a process that had succeeded, and torchrun reports a failure.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -78,8 +86,8 @@ def shared(model: nn.Module, terms: Callable) -> Callable:
     """Return (*batch, generator=...) -> the terms of a batch, of which each process computes its
     share: for the other processes' images they are 0 here, so that `add_up` makes them whole.
 
-    The first process's weights are copied to all. DistributedDataParallel would do the same, but
-    its gloo threads outlive `stop`, and now and then one aborts a process that has already ended.
+    The first process's weights are copied to all. DistributedDataParallel would do it too, and keep
+    the group alive (see `stop`).
     """
     rank, size = world()
     if size > 1:
