@@ -134,3 +134,32 @@ def test_fit_classifier_leaves_the_gpus_random_state():
     state = torch.cuda.get_rng_state()
     generation.fit_classifier(*labelled_images(20, 0), epochs=1)
     assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+def test_precision_and_recall_by_hand():
+    real = torch.tensor([0.0, 1.0, 3.0, 10.0])[:, None]  # nearest neighbours at 1, 1, 2 and 7
+    drawn = torch.tensor([0.5, 2.5, 2.6, -3.0])[:, None]  # at 2, 0.1, 0.1 and 3.5
+    # -3 lies in no ball of the real ones; 3 and 10 in none of the drawn ones.
+    assert generation.precision_recall(drawn, real, k=1) == (0.75, 0.5)
+
+
+def test_precision_is_fidelity_and_recall_variety():
+    torch.manual_seed(0)
+    at = torch.tensor([[0.0, 0.0], [20.0, 0.0]])
+
+    def around(places, n=200):
+        return at[torch.tensor(places)[torch.arange(n) % len(places)]] + torch.randn(n, 2)
+
+    real = around([0, 1])
+    assert min(generation.precision_recall(around([0, 1]), real)) > 0.9
+    precision, recall = generation.precision_recall(around([0]), real)  # one of two kinds
+    assert precision > 0.9 and recall < 0.55
+    strange = torch.cat([around([0, 1], 100), around([0], 100) + 60])
+    precision, recall = generation.precision_recall(strange, real)  # half of it nothing real
+    assert 0.4 < precision < 0.55 and recall > 0.85
+
+
+@pytest.mark.parametrize("n, n_real", [(5, 6), (3, 3)])
+def test_precision_and_recall_ask_for_sets_of_equal_size(n, n_real):
+    with pytest.raises(ValueError, match=f"over k = 3: got {n} and {n_real}"):
+        generation.precision_recall(torch.zeros(n, 2), torch.zeros(n_real, 2))
