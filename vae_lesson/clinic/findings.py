@@ -35,7 +35,11 @@ CURES = {  # of the loss first, then of the model
     (MIXED := "images mixed"): "Look at reshape, transpose, roll and batch_first: the first "
     "dimension is the images'.",
     (NOT_FINITE := "not finite"): "Look at the images and the weights; the logarithm of 0 is "
-    "infinite (take logits), and exp(log_var) overflows above 88.",
+    "infinite (take logits), and exp(log_var) overflows above 88 (in float16 above 11: take "
+    "float32 or bfloat16); roots and quotients want 1e-8 inside.",
+    (LOSS_GROWS := "loss grows"): "Take a lower rate, or clip the gradient's norm.",
+    (RUNS_AWAY := "runs away"): "Bring the images to [0, 1] and the first weights near 0. If "
+    "the loss falls all the same, it asks for this: see what inspect_vae says.",
 }
 FAULTS = tuple(CURES)
 

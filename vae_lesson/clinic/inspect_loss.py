@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -212,9 +212,7 @@ def _inspect_kl(report: Report, at: Callable, near: Trial, again: Trial, as_the_
             report.skip("formula of the KL", "codes of a batch are compared, as in DIP-VAE")
         else:
             said = "The loss's derivatives by mu and log_var are those of no beta · KL: the prior "
-            said += (
-                "is taken to be N(0, I), and penalties on mu or log_var count as part of the KL."
-            )
+            said += "is taken to be N(0, I), and penalties on mu or log_var count as part of it."
             report.find(findings.KL_FORMULA, said)
     return None, None
 
@@ -277,11 +275,8 @@ def _inspect_reduction(report: Report, loss, trial: Trial, beta, c, likelihood, 
     # Of a Gaussian it is the variance too: σ is between the images' range and a grey level.
     size = (limits[1] - limits[0]) ** 2 if free and limits else 1
     least, most = size / 30 / 256**2 if free else 1 / 30, 30 * size
-    true = (
-        f"1, if the {'variance' if 'Gau' in likelihood else 'scale'} is {true:.3g}"
-        if free
-        else f"{true:.3g}"
-    )
+    scale = "variance" if "Gaussian" in likelihood else "scale"
+    true = f"1, if the {scale} is {true:.3g}" if free else f"{true:.3g}"
     if (sure or uncorrected) and not 1 / 1.5 < math.prod(way.values()) < 1.5:
         said = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like {weight:.3g}."
         report.find(findings.MEAN_FOR_SUM, said)
@@ -318,12 +313,7 @@ def _try(loss, output, x, mu, log_var, seed: int = 0) -> Trial:
         value = loss(leaves[0], x, *leaves[1:]).sum()
         if not value.requires_grad:
             raise ValueError("the loss does not depend on output, mu or log_var, or detaches them")
-        nodes, queue = {}, [value.grad_fn]  # what the loss is made of besides
-        while queue:
-            if (node := queue.pop()) and node not in nodes:
-                nodes[node] = getattr(node, "variable", None)
-                queue += [before for before, _ in node.next_functions]
-        own = [w for w in nodes.values() if w is not None and all(w is not leaf for leaf in leaves)]
+        own = [w for w in leaves_of(value) if all(w is not leaf for leaf in leaves)]
         by = torch.autograd.grad(value, [*leaves, *own], materialize_grads=True)
     by_own = {id(weight): each.abs().max().item() for weight, each in zip(own, by[3:])}
     return Trial((output, x, mu, log_var), value.item(), by[:3], by_own)
@@ -352,6 +342,15 @@ def spread(like: Tensor, low: float, high: float) -> Tensor:
     """Return values evenly from low to high, in random order, in a tensor like this one."""
     values = torch.linspace(low, high, like.numel())[torch.randperm(like.numel())]
     return values.to(wide(like)).reshape(like.shape)
+
+
+def leaves_of(values: Tensor) -> Iterator[Tensor]:
+    """Yield the tensors with a gradient that these values are made of, the nearest first."""
+    nodes = [values.grad_fn] if values.grad_fn else []
+    for node in nodes:  # which grow
+        if hasattr(node, "variable"):
+            yield node.variable
+        nodes += [each for each, _ in node.next_functions if each and each not in nodes]
 
 
 def wide(values: Tensor) -> Tensor:
