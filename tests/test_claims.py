@@ -23,10 +23,17 @@ MEASURED = {
     "axes": [ANGLE] * 5,
     "paper": [NATS, ANY],
     "labels": [NATS, SHARE, ANY, SHARE, SHARE],
+    "won": [NATS, NATS, (-784, 784), SHARE, SHARE],
     "cells": [ANY],
+    "reflow": [ANY, ANY, ANY],
     "codes": [NATS, NATS, NATS, ANY],
-    "writers": [ANY, SHARE],
+    "starts": [ANY, ANY, NATS],
+    "rivals": [NATS, NATS, (-math.inf, math.inf), ANY, SHARE, SHARE],
+    "writers": [ANY, SHARE, SHARE, SHARE],
     "choices": [ANY, ANY, ANY, ANY],
+    "widths": [ANY, ANY, ANY],
+    "flips": [ANY, ANY],
+    "sides": [ANY, ANY],
 }
 
 

@@ -7,7 +7,18 @@ from draws import floats, grey_images, normal, seeded, uniform
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from vae_lesson import evaluate, train
-from vae_lesson.priors.conditional import ConditionalVAE, LabelMoved, conditional_terms, one_hot
+from vae_lesson.likelihood import importance
+from vae_lesson.priors.conditional import (
+    ConditionalVAE,
+    Given,
+    LabelMoved,
+    conditional_terms,
+    decode_mean,
+    decoder_inputs,
+    draw_codes,
+    fit_priors,
+    one_hot,
+)
 
 IMAGES, LABELS = grey_images(20, 3, 3), torch.arange(20) % 4
 
@@ -51,6 +62,43 @@ def test_every_label_meets_the_same_noise(model):
     )
     for other in others:
         assert all(torch.equal(other[name], first[name]) for name in first)
+
+
+def test_codes_are_draws_of_the_clouds_and_decode_with_a_label(model):
+    x, y = floats(IMAGES), one_hot(LABELS, 4)
+    mu, log_var = model.encode(x, y)
+    z = decoder_inputs(model, IMAGES, LABELS, seed=5)
+    torch.testing.assert_close(z, mu + (0.5 * log_var).exp() * normal(20, 3, seed=5))
+    assert not torch.equal(z, decoder_inputs(model, IMAGES, LABELS, seed=6))
+    expected = Bernoulli(logits=model.decode(z, y)).mean
+    torch.testing.assert_close(decode_mean(model, z, LABELS), expected)
+    assert not z.requires_grad and not decode_mean(model, z, LABELS).requires_grad
+
+
+def test_given_the_labels_it_is_a_vae_for_importance_sampling(model):
+    x, y = floats(IMAGES), one_hot(LABELS, 4)
+    given, (mu, log_var) = Given(model, LABELS), model.encode(x, y)
+    log_w = importance.posterior_log_weights(given, x, 6, seeded(1))
+    q = Normal(mu, (0.5 * log_var).exp())
+    z = q.loc + q.scale * normal(6, 20, 3, seed=1)
+    for k in range(6):  # sample by sample
+        p = Bernoulli(logits=model.decode(z[k], y), validate_args=False)
+        log_joint = p.log_prob(x).sum(dim=1) + Normal(0.0, 1.0).log_prob(z[k]).sum(dim=1)
+        torch.testing.assert_close(log_w[k], log_joint - q.log_prob(z[k]).sum(dim=1))
+
+
+def test_each_class_has_a_prior_of_its_own_that_draws_its_codes_in_turn():
+    labels = torch.arange(600) % 3
+    side = 1 - 2.0 * (torch.arange(600) < 300)  # two clouds in each class
+    z = torch.stack([10.0 * labels, 4 * side], dim=1) + 0.3 * normal(600, 2)
+    priors = fit_priors(z, labels, 2)
+    assert [prior.n_components for prior in priors] == [2, 2, 2]
+    drawn = draw_codes(priors, 50)
+    assert drawn.shape == (150, 2) and torch.equal(drawn, draw_codes(priors, 50))
+    assert torch.equal((drawn[:, 0] / 10).round(), torch.arange(150.0) % 3)
+    ends = [part[:, 1].sign().mean() for part in drawn.split(75)]
+    assert max(map(abs, ends)) < 0.5  # both clouds from the beginning to the end
+    assert fit_priors(z[:6], labels[:6], 3)[0].n_components == 2
 
 
 def test_a_code_may_move_the_label_on(model):

@@ -61,7 +61,8 @@ class SliderExplorer(Explorer):
         rows = []
         for slider, value in zip(self.state["sliders"][:IN_STILL], self.values()):
             low, high = slider["low"], slider["high"]
-            steps = np.round(np.linspace(0, (high - low) / slider["step"], FRAMES))
+            n = round((high - low) / slider["step"])
+            steps = np.round(np.linspace(0, n, n + 1 if n < 16 else FRAMES))  # as the page's
             moves = np.float32(low + steps * slider["step"] - value)
             codes = self.z + moves[:, None] * np.float32(slider["direction"])
             films = [film(d.images(codes, FRAME), FRAME) for d in self._decoders.values()]
