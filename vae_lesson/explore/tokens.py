@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import below, enlarged, written
+from vae_lesson.explore.pictures import below, beside, enlarged, written
 
 CELL = 48  # pixels, the side of a cell in the still picture
 
@@ -33,16 +33,26 @@ class TokensExplorer(Explorer):
         super().__init__({"": decoder}, tokens, kind="tokens", side=side, n_codes=model.n_codes)
 
     def _still(self) -> np.ndarray:
-        grid = enlarged(self._decoded[0][0], CELL * self.state["side"]).copy()
+        """Return the image under a grid; if a token was exchanged, to the right of what it was."""
+        images = [self._decoded[0][0]]
+        if (self.z != self._start).any():
+            images.insert(0, self._decoders[""].images(self._start[None])[0])
+        picture = beside(*(self._under_a_grid(image) for image in images))
+        return below(picture, written(self._words(), picture.shape[1]))
+
+    def _under_a_grid(self, image: np.ndarray) -> np.ndarray:
+        grid = enlarged(image, CELL * self.state["side"]).copy()
         grid[::CELL], grid[:, ::CELL] = 128, 128
-        return below(grid, written(self._words(), len(grid)))
+        return grid
 
     def _words(self) -> str:
         side = self.state["side"]
         cell = self.shown["controls"].get("cell", (side + 1) * (side // 2))  # the chosen one
         i, j = divmod(cell, side)
         where = f"row {i + 1}, column {j + 1}"
-        return f"the image of the tokens, with entry {self.z[cell]:.0f} at {where}"
+        own, now = self._start[cell], self.z[cell]
+        instead = f" instead of {own:.0f}" if own != now else ""
+        return f"the image of the tokens, with entry {now:.0f}{instead} at {where}"
 
 
 def change_tokens(model: nn.Module, image: Tensor) -> TokensExplorer:

@@ -192,17 +192,19 @@ class TokenPrior(nn.Module):
         shown = torch.ones(N_TOKENS, 1) if every else torch.eye(N_TOKENS)[:, :1]
         self.register_buffer("shown", shown, persistent=False)
 
-    def forward(self, before: Tensor, y: Tensor | None = None, t: int = 0, past=None) -> Tensor:
+    def forward(
+        self, before: Tensor, labels: Tensor | None = None, t: int = 0, past=None
+    ) -> Tensor:
         """Return the logits of T tokens from place t on, `(B, T, K)`.
 
-        before: the token before each, `(B, T)`; y: labels as `(B, n_classes)`, a one in each; past:
-        what the blocks remember of the places before t.
+        before: the token before each, `(B, T)`; labels `(B,)`; past: what the blocks remember of
+        the places before t.
         """
         past = [[] for _ in self.blocks] if past is None else past
         places = slice(t, t + before.shape[1])
         x = self.before(before) + self.place[places]
-        if y is not None:
-            x = x + (y @ self.label)[:, None] * self.shown[places]
+        if labels is not None:
+            x = x + F.embedding(labels, self.label)[:, None] * self.shown[places]
         for block, memory in zip(self.blocks, past):
             x = block(x, memory)
         return self.head(self.norm(x))
@@ -211,17 +213,17 @@ class TokenPrior(nn.Module):
     def sample(
         self,
         n: int,
-        y: Tensor | None = None,
+        labels: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         draw: Callable = draw_token,
     ) -> Tensor:
-        """Draw n times 49 tokens, one after the other: `(n, 49)`."""
+        """Draw n times 49 tokens, one after the other: `(n, 49)`; labels `(n,)`, if it has any."""
         check_over_0("temperature", temperature)
         drawn = [torch.full((n, 1), self.n_codes, device=self.place.device)]
         past = [[] for _ in self.blocks]
         for t in range(N_TOKENS):
-            logits = self(drawn[-1], y, t, past)[:, 0]
+            logits = self(drawn[-1], labels, t, past)[:, 0]
             drawn.append(draw(logits, temperature, generator))
         return torch.cat(drawn[1:], dim=1)
 
@@ -230,6 +232,5 @@ def token_terms(
     model: TokenPrior, tokens: Tensor, labels: Tensor | None = None, generator=None
 ) -> dict[str, Tensor]:
     """Return -log p(tokens), or with labels -log p(tokens | labels), `(B,)`, in nats per image."""
-    y = None if labels is None else F.one_hot(labels, model.n_classes).float()
     before = F.pad(tokens[:, :-1], (1, 0), value=model.n_codes)
-    return {"tokens": code_bound(0.0, model(before, y), tokens)}
+    return {"tokens": code_bound(0.0, model(before, labels), tokens)}
