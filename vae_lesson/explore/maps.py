@@ -97,10 +97,12 @@ def _codes_drawn(
     ax = figure.add_axes((0, 0, 1, 1))
     colours = {"cmap": "tab10", "vmin": 0, "vmax": 9}
     ax.scatter(*points.T, c=labels % 10, s=4, alpha=0.5, lw=0, **colours)
-    for label in np.unique(labels):
-        if len(name := images.class_names[label]) == 1:  # some as themselves, for grey
+    initials = [name[:1] for name in images.class_names]
+    apart = len({*initials}) == len(initials) and "".join(initials).isalnum()
+    for label in np.unique(labels) if apart else ():
+        if (initial := initials[label]).isascii():  # some as letters or digits, for grey
             some = points[labels == label][:50]
-            as_name = {"marker": f"${name}$", "s": 24, "lw": 0.3}
+            as_name = {"marker": f"${initial}$", "s": 24, "lw": 0.3}
             ax.scatter(*some.T, c=np.full(len(some), label % 10), **as_name, **colours)
     grey, angle = {"color": "#808080", "clip_on": True}, np.linspace(0, 2 * np.pi, 200)
     for radius in (1, 2) if in_z else ():
