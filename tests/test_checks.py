@@ -693,15 +693,6 @@ def of_every_label(neg_elbo, x, n_classes, seed, step=0):
     return torch.stack(each, dim=1)
 
 
-def euler(velocity, z, n_steps, dt=None, first=0.0, to_next=None, more=0):
-    """Return the last place of n steps, as a learner's loop goes; the rest are common mistakes."""
-    t = first * torch.ones(len(z), 1)
-    for _ in range(n_steps + more):
-        z = z + (1 / n_steps if dt is None else dt) * velocity(z, t)
-        t = t + (1 / n_steps if to_next is None else to_next)
-    return z
-
-
 SCALE = math.log(3**0.5 / math.pi)  # of a logistic beside its standard deviation
 
 
@@ -766,13 +757,13 @@ WRONG |= {
         ("one number for", lambda v, b, a, t: F.mse_loss(v(a + t * (b - a), t), b - a)),
         ("respect to the velocity:", torch.no_grad()(flow.matching_loss)),
     ],
-    "euler": [  # (velocity, z, n_steps)
-        ("at t = 0 in every step", partial(euler, to_next=0)),
-        ("steps of length 1", partial(euler, dt=1)),
-        ("steps of length 1", partial(euler, dt=1, to_next=1)),
-        ("where the step ends", lambda v, z, n: euler(v, z, n, first=1 / n)),
-        ("a step too few", partial(euler, more=-1)),
-        ("a step too many", partial(euler, more=1)),
+    "euler": [  # (velocity, z, t, dt)
+        ("a step of length 1", lambda v, z, t, dt: z + v(z, t)),
+        ("t for dt", lambda v, z, t, dt: z + t * v(z, t)),
+        ("the way alone", lambda v, z, t, dt: dt * v(z, t)),
+        ("backwards", lambda v, z, t, dt: z - dt * v(z, t)),
+        ("where the step ends", lambda v, z, t, dt: z + dt * v(z + dt * v(z, t), t + dt)),
+        ("where the step ends", lambda v, z, t, dt: z + dt * v(z, t + dt)),
     ],
     "heun": [  # (velocity, z, t, dt)
         ("Euler's step:", lambda v, z, t, dt: z + dt * v(z, t)),

@@ -24,6 +24,7 @@ from vae_lesson import data, evaluate, explore, latent, models
 from vae_lesson.explore import drawing, explorer, maps, morphs, page
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.pictures import GAP, PICTURE, as_pictures, enlarged
+from vae_lesson.explore.tokens import CELL as TOKEN
 from vae_lesson.explore.toy import toy_terms
 from vae_lesson.priors import discrete
 from vae_lesson.teaching import reopen
@@ -585,9 +586,13 @@ def test_tokens_begin_with_those_of_the_image(images):
     model = tokens_model()
     shown = explore.change_tokens(model, images.test[0])
     assert shown.z.tolist() == model.tokens(images.test[:1])[0].tolist()
+    before, own = shown._still(), shown.z[37]
     z, seen = (shown.z + 4) % 9, []
     Page(shown).move(z, cell=37)
-    assert f"entry {z[37]:.0f} at row 6, column 3" in alt_of(shown)
+    assert f"entry {z[37]:.0f} instead of {own:.0f} at row 6, column 3" in alt_of(shown)
+    size, both = 7 * TOKEN, shown._still()  # what it was and what it is, side by side
+    np.testing.assert_array_equal(both[:size, :size, 0], before[:size, :size, 0])
+    assert (both[:size, size + GAP :][:, :size] != both[:size, :size]).any()
     for entry in (8, 7.6, 99, 0, -1):
         shown.z = np.full(49, entry)
         seen.append(shown.image)
@@ -917,7 +922,7 @@ LINE = 18 + 2  # pixels from the top of one line of words to the picture below i
         ("directions", r"Sliders: .*, and what each .* range: one = 0\.00, two = 0\.00"),
         ("map", r"Latent map: where the test images lie, and .* decoded at z = \(2\.00, 0\.00\)"),
         ("morph", r"Morph: .*, 0\.50 of the way from start to end on a straight line, .*"),
-        ("tokens", r"Tokens: the image of the tokens, with entry 2 at row 4, column 4"),
+        ("tokens", r"Tokens: .* tokens, with entry 2 instead of \d at row 4, column 4"),
         ("drawing", r"Drawing pad: a drawing of −ELBO [\d.]+ nats .*, more than .*: [a-z ]+"),
         ("two sliders", r"Sliders of ae and vae: the image decoded at z = .*"),
         ("two maps", r"Latent map of ae and vae: .* decoded at z = \(2\.00, 0\.00\)"),
@@ -928,7 +933,7 @@ def test_beside_the_widget_is_a_picture_that_follows_it_and_its_words(kind, says
     before = still_of(shown)
     Page(shown).move(place(shown, 2))
     assert re.fullmatch(says, alt_of(shown))
-    assert (still_of(shown) != before).any()
+    assert not np.array_equal(still_of(shown), before)
     assert before.shape[1] <= (968 if kind == "two maps" else 700)  # it fits a page
 
 
@@ -946,6 +951,16 @@ def test_sliders_are_still_the_picture_and_six_filmstrips():
     shown.z = -1e-9 * torch.ones(20)
     assert "decoded at z = (0.00, 0.00, 0.00, 0.00, 0.00, 0.00, …)" in alt_of(shown)
     assert alt_of(shown).count("z[") == 6 and "-0.00" not in alt_of(shown)
+
+
+def test_a_filmstrip_of_few_steps_shows_each_once():
+    vae, directions = a_model(), {"digit": (torch.eye(5)[0], (0, 9, 1))}
+    still = still_of(explore.direction_sliders(vae, torch.zeros(5), directions))[..., 0]
+    strip = still[LINE : LINE + 28, PICTURE + GAP :]
+    assert strip.shape[1] == 28 * 10
+    for i in range(10):
+        code = np.eye(5)[0] * i
+        assert_same(strip[:, 28 * i : 28 * (i + 1)], decoded(vae, code))
 
 
 def test_a_map_is_still_the_plane_with_its_point(images):

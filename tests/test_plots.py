@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.pylabtools import select_figure_formats
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 from nbconvert import HTMLExporter
 from refresh import cleaned
 
@@ -138,7 +139,7 @@ def test_every_figure_can_be_described():
     public = [f for name, f in inspect.getmembers(plots, inspect.isfunction) if name[0] != "_"]
     signatures = map(inspect.signature, public)
     drawn = [signature for signature in signatures if signature.return_annotation is Figure]
-    assert len(drawn) == 11
+    assert len(drawn) == 12
     for alt in (signature.parameters["alt"] for signature in drawn):
         assert (alt.kind, alt.default) == (alt.KEYWORD_ONLY, "")
 
@@ -163,7 +164,7 @@ def test_a_figure_that_is_not_described_says_nothing_of_itself():
 # --- words in a picture ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("draw", ["code_maps", "posterior_ellipses", "paths"])
+@pytest.mark.parametrize("draw", ["code_maps", "posterior_ellipses"])
 def test_no_name_of_a_class_covers_another_and_circles_are_circles(draw):
     labels = torch.arange(200) % 10
     points = 1e-3 * torch.randn((200, 2), generator=torch.Generator().manual_seed(0))
@@ -171,8 +172,6 @@ def test_no_name_of_a_class_covers_another_and_circles_are_circles(draw):
     names = [f"Kind {i}" for i in range(10)]
     if draw == "code_maps":
         figure = plots.code_maps({"a": points, "b": points}, labels, names)
-    elif draw == "paths":
-        figure = plots.paths(points.expand(3, 200, 2), points, labels, names)
     else:
         figure = plots.posterior_ellipses(points, points.new_full((200, 2), -3.0), labels, names)
     figure.draw_without_rendering()
@@ -184,6 +183,27 @@ def test_no_name_of_a_class_covers_another_and_circles_are_circles(draw):
             assert ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
         (x0, y0), (x1, y1) = ax.transData.transform([(0, 0), (1, 1)])
         assert x1 - x0 == pytest.approx(y1 - y0)
+
+
+def test_paths_go_from_rings_to_heads_over_one_grey():
+    way = torch.tensor([[[0.0, 0.0], [1, 1]], [[0.5, 0], [1, 2]], [[0.5, 1], [0, 2]]])
+    (ax,) = plots.paths(way, torch.tensor([[3.0, 0.0], [1.0, 2.0]])).axes
+    drawn = torch.stack([torch.as_tensor(line.get_xydata()) for line in ax.lines], dim=1)
+    torch.testing.assert_close(drawn.float(), way)
+    cloud, rings, mean = (part.get_offsets().tolist() for part in ax.collections)
+    assert len(cloud) == 2 and rings == way[0].tolist() and mean == [[2.0, 1.0]]
+    heads = [patch for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
+    for head, end in zip(heads, way[-1].double(), strict=True):
+        outline = torch.as_tensor(head.get_path().vertices)
+        assert (outline - end).norm(dim=1).min() < 0.03  # a pen's width before it
+
+
+def test_points_that_end_below_zero_can_be_told_in_grey():
+    way = torch.tensor([[1.0, 0.5], [0.5, -0.5], [1.0, -1.0]])
+    left, right = plots.paths_in_time({"a": way, "b": way.flip(0)}).axes
+    assert [line.get_linestyle() for line in left.lines] == ["-", "--"]
+    assert [line.get_linestyle() for line in right.lines] == ["-", "-"]
+    assert left.lines[1].get_xydata().tolist() == [[0, 0.5], [0.5, -0.5], [1, -1]]
 
 
 def test_names_of_classes_that_lie_apart_stay_where_the_classes_are():

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Ellipse
+from matplotlib.patches import Circle, Ellipse, FancyArrowPatch
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
@@ -231,22 +231,37 @@ def posterior_ellipses(
     return _as_planes(fig, "z₁", "z₂")
 
 
-def paths(
-    way: Tensor, points: Tensor, labels: Tensor, class_names: Sequence[str], *, alt: str = ""
-) -> Figure:
-    """Draw paths in the plane, `(steps, n, 2)`, from a ring to a dot, over 2-D codes by class.
+def paths(way: Tensor, points: Tensor, *, alt: str = "") -> Figure:
+    """Draw a few paths in the plane, `(steps, n, 2)`, from a ring to an arrow's head, over codes.
 
     A cross marks the mean of the codes.
     """
     fig, (ax,) = _panels((6.2, 6.2), alt)
-    _scatter_classes(ax, points, labels, class_names)
+    ax.scatter(*points.T.cpu(), s=4, color=PALE, linewidths=0)
     _prior_circles(ax)
-    way = way.cpu()
-    ax.plot(way[:, :, 0], way[:, :, 1], color="black", linewidth=0.8)
-    ax.scatter(*way[0].T, s=14, facecolors="white", edgecolors="black", zorder=3)
-    ax.scatter(*way[-1].T, s=14, color="black", zorder=3)
+    style = {"color": BLUE, "mutation_scale": 22, "shrinkA": 0, "shrinkB": 0, "zorder": 3}
+    for path in way.cpu().transpose(0, 1):
+        ax.plot(*path.T, color=BLUE, linewidth=2.5)
+        ax.add_patch(FancyArrowPatch(*path[-2:].tolist(), arrowstyle="-|>", **style))
+    ax.scatter(*way[0].T.cpu(), s=60, facecolors="white", edgecolors=BLUE, linewidths=2, zorder=3)
     ax.scatter(*points.mean(dim=0).tolist(), s=120, marker="x", color="black", zorder=3)
     return _as_planes(fig, "z₁", "z₂")
+
+
+def paths_in_time(ways: dict[str, Tensor], *, alt: str = "") -> Figure:
+    """Draw points that move on a line, {title: `(steps, n)`}, over t from 0 to 1, a panel an entry.
+
+    Those that end above 0 are solid, the others dashed.
+    """
+    fig, axes = _panels((WIDTH, 3.4), alt, n_columns=len(ways))
+    for ax, (title, way) in zip(axes, ways.items()):
+        t = torch.linspace(0, 1, len(way))
+        for z in way.cpu().T:
+            ax.plot(t, z, **({"color": BLUE} if z[-1] > 0 else {"color": ORANGE, "ls": "--"}))
+        ax.set(title=title, xlabel="t", ylabel="z")
+        ax.grid(alpha=0.3)
+        ax.label_outer()
+    return fig
 
 
 def aggregate_posterior(z: Tensor, *, alt: str = "") -> Figure:

@@ -1,4 +1,4 @@
-"""The checks on the learned prior: the loss of a velocity, two ways to follow it, guidance."""
+"""The checks on the learned prior: two steps along a velocity, its loss, guidance."""
 
 from collections.abc import Callable
 
@@ -40,26 +40,21 @@ def matching_loss(answer: Callable[[Callable, Tensor, Tensor, Tensor], Tensor]) 
     return compare(answer, arguments, right, mistakes, per_image=True, learn=learn)
 
 
-@ours(lambda velocity, z, n_steps: flow.follow(velocity, z, n_steps, flow.euler)[-1])
-def euler(answer: Callable[[Callable, Tensor, int], Tensor]) -> Verdict:
-    """Check answer(velocity, z, n_steps) -> `(B, latent_size)`, the codes at t = 1."""
+@ours(flow.euler)
+def euler(answer: Callable[[Callable, Tensor, Tensor, float], Tensor]) -> Verdict:
+    """Check answer(velocity, z, t, dt) -> `(B, latent_size)`, one of Euler's steps."""
     (z,) = draw((4, 3))
-
-    def walk(n: int = 5, dt: float = 0.2, first: float = 0.0, to_next: float = 0.2) -> Tensor:
-        t, codes = torch.full((4, 1), first), z
-        for _ in range(n):
-            codes, t = codes + dt * _velocity(codes, t), t + to_next
-        return codes
-
-    fixed, far = walk(to_next=0), [walk(dt=1.0), walk(dt=1.0, to_next=1.0)]
+    t, dt = torch.full((4, 1), 0.3), 0.25
+    v = _velocity(z, t)
+    ends = [z + dt * _velocity(z + dt * v, t + dt), z + dt * _velocity(z, t + dt)]
     mistakes = {
-        "a velocity that is taken at t = 0 in every step: t goes on by 1 / n_steps": fixed,
-        "steps of length 1: a step goes dt · v, with dt = 1 / n_steps": far,
-        "the velocity where the step ends: take v(z, t) where it begins": walk(first=0.2),
-        "a step too few": walk(n=4),
-        "a step too many": walk(n=6),
+        "a step of length 1: it goes dt · v": z + v,
+        "t for dt: a step goes dt · v": z + t * v,
+        "the way alone: the step ends at z + dt · v": dt * v,
+        "backwards: from z it goes dt · v, with a plus": z - dt * v,
+        "the velocity where the step ends: take v(z, t), where it begins": ends,
     }
-    return compare(lambda z: answer(_velocity, z, 5), (z,), walk(), mistakes)
+    return compare(lambda z, t: answer(_velocity, z, t, dt), (z, t), z + dt * v, mistakes)
 
 
 @ours(flow.heun)
