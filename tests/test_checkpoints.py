@@ -1,6 +1,7 @@
 """Checkpoints: a broken training goes on to the same result, and nothing else is gone on from."""
 
 import contextlib
+import functools
 import itertools
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,9 @@ from damage import GOOD, flipped_bit, half
 from tiny import IMAGES, TEST, fit, interrupt, new, same_weights, terms_with, weights
 
 from vae_lesson import losses
+from vae_lesson.likelihood.pixels import gaussian_nll
 from vae_lesson.models import Autoencoder
+from vae_lesson.running.training import described
 
 
 @pytest.fixture
@@ -28,6 +31,7 @@ def crash(named):
     raise OSError("the power is gone")
 
 
+@functools.wraps(losses.elbo_terms)  # so a checkpoint takes it for these
 def never(model, x, generator):
     raise AssertionError("this trains")
 
@@ -54,6 +58,7 @@ def test_a_broken_training_goes_on_to_the_same_result(path, options, action):
 
     resumed, calls = new(seed=9), []  # other weights, and another random state
 
+    @functools.wraps(losses.elbo_terms)
     def counted(model, x, generator):
         calls.append(len(x))
         return losses.elbo_terms(model, x, generator)
@@ -122,6 +127,7 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 
 ONE_WHITE = IMAGES.clone()
 ONE_WHITE[5] = 255
+GAUSSIAN = functools.partial(losses.elbo_terms, nll=gaussian_nll)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +143,7 @@ ONE_WHITE[5] = 255
         ("binarisation", "'grey'", "'dynamic'", {"binarisation": "dynamic"}),
         ("network", "out_features=8", "out_features=9", {"model": new(hidden_size=9)}),
         ("network", "VAE", "Autoencoder", {"model": new(Autoencoder)}),
+        ("terms", "'elbo_terms'", "'elbo_terms(nll=gaussian_nll)'", {"terms": GAUSSIAN}),
         ("images", "[64, 4, 4,", "[63, 4, 4,", {"images": IMAGES[:-1]}),
         ("images", "[64, 4, 4,", "[64, 4, 4,", {"images": ONE_WHITE}),
     ],
@@ -146,13 +153,50 @@ def test_a_checkpoint_of_another_training_is_refused(path, name, there, here, ch
     options |= {"beta": lambda progress: progress, "checkpoint": path}
     fit(new(), IMAGES, **options)
     file = path.read_bytes()
-    options |= {"model": new(seed=1), "images": IMAGES} | change
+    options |= {"model": new(seed=1), "images": IMAGES, "terms": never} | change
     with pytest.raises(ValueError) as error:
-        fit(options.pop("model"), options.pop("images"), **options, resume=True, terms=never)
+        fit(options.pop("model"), options.pop("images"), **options, resume=True)
     message = str(error.value).removeprefix(f"{path} is of another training: {name} ")
     left, right = message.removesuffix(" here").split(" there, ")
     assert there in left and here in right and left != right
     assert path.read_bytes() == file
+
+
+def a_loss(scale):
+    return lambda model, x, generator: losses.elbo_terms(model, x, generator)
+
+
+@pytest.mark.parametrize(
+    "terms, said",
+    [
+        (losses.elbo_terms, "elbo_terms"),
+        (GAUSSIAN, "elbo_terms(nll=gaussian_nll)"),
+        (
+            functools.partial(GAUSSIAN, nll=functools.partial(gaussian_nll, log_var=-2.0)),
+            "elbo_terms(nll=gaussian_nll(log_var=-2.0))",
+        ),
+        (functools.partial(gaussian_nll, log_var=torch.tensor(0.5)), "gaussian_nll(log_var=0.5)"),
+        # One that is learned changes, and a table is no name.
+        (
+            functools.partial(
+                gaussian_nll, torch.ones(3), log_var=torch.nn.Parameter(torch.ones(()))
+            ),
+            "gaussian_nll(Tensor, log_var=Parameter)",
+        ),
+        (a_loss(1), "a_loss.<locals>.<lambda>"),
+        (torch.nn.BCELoss(), "BCELoss"),
+    ],
+)
+def test_terms_are_known_by_their_names_and_those_of_what_they_were_given(terms, said):
+    assert described(terms) == said
+
+
+def test_a_checkpoint_that_does_not_know_its_terms_is_gone_on_from(path):
+    fit(new(), IMAGES, epochs=1, checkpoint=path)
+    old = torch.load(path, weights_only=True)
+    del old["settings"]["terms"]
+    torch.save(old, path)
+    assert len(fit(new(), IMAGES, epochs=2, checkpoint=path, resume=True, terms=GAUSSIAN)) == 2
 
 
 def checkpoint_of_first_weights(path):

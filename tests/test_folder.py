@@ -12,12 +12,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
+from pretended import pretended
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
-from vae_lesson import sources
-from vae_lesson.sources import load_images, pictures, reading
+from vae_lesson import data, sources
+from vae_lesson.sources import load_images, pictures, reading, split
 
 PROJECT = Path(sources.__file__).parents[2]
 
@@ -122,20 +123,13 @@ def test_what_is_packed_twice_over_has_its_classes_below(tmp_path):
     assert load(tmp_path / "pets" / "PetImages" / "PetImages" / "cat").class_names == ("cat",)
 
 
-def test_folders_of_a_split_are_said_to_be_taken_for_classes(tmp_path, capsys):
-    for i, part in enumerate(("train", "test")):
-        fill(tmp_path / part / "cat", 10, first=10 * i)
-    assert load(tmp_path).class_names == ("test", "train")
-    assert "The folders test and train are taken for classes." in capsys.readouterr().out
-
-
 def test_what_holds_no_picture_is_no_class(forty, capsys):
     for name in ("__MACOSX", "broken"):
         (forty / name).mkdir()
         (forty / name / "0.png").write_bytes(b"Mac OS X")
     images = load(forty)
     assert images.class_names == ("mine",) and set(images.train_labels.tolist()) == {0}
-    assert "1 could not be read and are left out: broken/0.png." in capsys.readouterr().out
+    assert "Left out, since they cannot be read (1): broken/0.png." in capsys.readouterr().out
 
 
 def test_names_hidden_files_and_other_files(tmp_path):
@@ -184,7 +178,7 @@ def test_a_subfolder_that_cannot_be_read_is_named(forty, monkeypatch, capsys):
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert len(load(forty).test) > 0
-    assert "1 could not be read and are left out: locked." in capsys.readouterr().out
+    assert "Left out, since they cannot be read (1): locked." in capsys.readouterr().out
 
 
 def test_broken_files_are_counted_and_named(tmp_path, monkeypatch, capsys, recwarn):
@@ -198,7 +192,7 @@ def test_broken_files_are_counted_and_named(tmp_path, monkeypatch, capsys, recwa
     Image.new("L", (100, 100)).save(folder / "a bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # over 50 Pillow warns, over 100 it refuses
     line = (
-        "6 could not be read and are left out: a bomb.png (over 100 pixels), a cut.png, "
+        "Left out, since they cannot be read (6): a bomb.png (over 100 pixels), a cut.png, "
         "b empty.jpg, c text.gif, d gone.png and 1 more."
     )
     for _ in range(2):  # the second time from the cache
@@ -211,7 +205,9 @@ def test_few_pictures_are_said_to_be_few_and_too_few_refused(tmp_path, capsys):
     folder = fill(tmp_path / "mine", 19)
     (folder / "broken.png").write_bytes(b"")
     (folder / "notes.txt").write_text("no picture")
-    why = r"mine has 19 .* of at least 20. 1 could not .* broken.png. 1 other files are left out"
+    why = (
+        r"mine has 19 .* of at least 20. Left out, since they .* broken.png. Left out, .* names: 1"
+    )
     with pytest.raises(ValueError, match=why):
         load(folder)
     fill(folder, 1, first=19)
@@ -401,11 +397,319 @@ def test_two_pictures_many_times_are_parted_and_one_is_refused(tmp_path):
     assert len(contents(images.train)) == len(contents(images.test)) == 1
 
 
-def test_sides_and_order_are_those_of_earlier_versions(forty):
+def test_sides_and_order_are_those_of_earlier_versions():
+    images = load(FIRST)
+    assert numbers(images.train)[:10] == [11, 27, 4, 24, 2, 3, 34, 18, 1, 10]
+    assert numbers(images.test) == [23]
+    assert numbers(load(FIRST, seed=1).test) == [18, 2, 1, 27, 22, 7]
+
+
+def test_another_side_parts_them_alike(tmp_path):
+    folder = fill(tmp_path / "mine", 60)
+    for number in range(60):  # two JPEGs of the same pixels, in draft mode or not
+        noise(number, 64).save(folder / f"{number}.jpg")
+    small, large = load_images(folder, side=4), load_images(folder, side=48)
+    assert small.test_files == large.test_files and small.train_files == large.train_files
+    many = coloured(60, side=16)
+    test = [load_images(many, side=side).test for side in (2, 16)]
+    assert len(test[0]) == len(test[1])
+    expected = pictures.prepare(test[1][0], 2)[0]
+    assert np.abs(test[0][0].numpy() - expected.astype(int)).max() <= 1
+
+
+# --- a split of one's own -------------------------------------------------------------------------
+
+
+def parted(folder: Path, **parts: int) -> Path:
+    """Pictures in subfolders: `Train__cat=20` makes Train/cat with 20."""
+    n = 0
+    for name, many in parts.items():
+        fill(folder / name.replace("__", "/"), many, first=n)
+        n += many
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "val"), ("Train", "VALID"), ("training", "Validation"), ("TRAINING", "testing")],
+)
+def test_folders_train_and_test_are_a_split_with_the_classes_inside(train, test, tmp_path, capsys):
+    parts = {f"{train}__cat": 30, f"{train}__dog": 20, f"{test}__cat": 7, f"{test}__dog": 3}
+    for folder in (tmp_path / "mine", tmp_path / "packed" / "mine"):
+        parted(folder, **parts)
+        for _ in range(2):  # the second time from the cache
+            images = load(folder if folder.parent == tmp_path else folder.parent)
+            assert images.class_names == ("cat", "dog")
+            assert sorted(numbers(images.train, 60)) == [*range(50)]
+            assert sorted(numbers(images.test, 60)) == [*range(50, 60)]
+            labels = [number >= 57 for number in numbers(images.test, 60)]
+            assert images.test_labels.tolist() == labels
+            said = capsys.readouterr().out
+            line = [f"{test}/ is for testing (10)", f"{train}/ is for training (50)"]
+            assert f"Your split is kept: {' and '.join(sorted(line))}.\n" in said
+    assert load(tmp_path / "mine", seed=3).test.shape == images.test.shape
+
+
+def test_without_classes_a_split_has_one(tmp_path):
+    assert load(parted(tmp_path / "mine", train=20, test=5)).class_names == ("mine",)
+    images = load(parted(tmp_path / "kaggle", train__cat=10, train__dog=10, test=5))
+    assert images.class_names == ("cat", "dog", "unlabelled")
+    assert images.test_labels.tolist() == 5 * [2]
+
+
+def test_beside_test_pictures_those_of_validation_are_left_out(tmp_path, capsys):
+    images = load(parted(tmp_path / "mine", train=20, val=4, test=5))
+    assert (len(images.train), len(images.test)) == (20, 5)
+    line = "test/ is for testing (5), train/ is for training (20) and val/ is left out (4)."
+    assert f"Your split is kept: {line}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("parts", "question"),
+    [
+        (
+            {"train": 20, "val": 5, "cats": 9},
+            "mine has train/ and val/. Are they a split? Then cats/ must go elsewhere, or into one "
+            "of them. Are they classes? Then give them other names.",
+        ),
+        ({"train": 20, "val": 5, ".": 9}, "Then what is in none must go elsewhere, or into one of"),
+        (
+            {"val": 20, "test": 5},
+            "mine has test/ and val/. Are they a split? Then what to train on",
+        ),
+        ({"train": 20, "training": 5}, "Then what to test on is missing."),
+        (
+            {"cat__train": 20, "cat__val": 5, "dog__train": 2},
+            "has train/ and val/ inside other fol",
+        ),
+    ],
+)
+def test_what_may_be_a_split_is_a_question(parts, question, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(question)):
+        load(parted(tmp_path / "mine", **parts))
+
+
+@pytest.mark.parametrize(
+    ("parts", "classes", "line"),
+    [
+        (
+            {"train": 20},
+            ("train",),
+            "train/ has no other part beside it: 1 in 10 is taken for test",
+        ),
+        ({"train__cat": 20, "train__dog": 9}, ("cat", "dog"), "train/ has no other part beside it"),
+        ({"train": 20, "bus": 9}, ("bus", "train"), "train/ is taken for a class."),
+        (
+            {"train__cat": 20, "train__dog": 9, "val__cat": 3, "val__Dog": 3},
+            ("Dog", "cat", "dog"),
+            "There is no test picture of dog.\nThere is no training picture of Dog.",
+        ),
+        ({"cats": 20, "dogs": 9}, ("cats", "dogs"), ""),
+    ],
+)
+def test_what_is_no_whole_split_is_said(parts, classes, line, tmp_path, capsys):
+    assert load(parted(tmp_path / "mine", **parts)).class_names == classes
+    said = capsys.readouterr().out
+    assert line in said and ("train/" in said) == ("train/" in line or "no test" in line)
+
+
+def test_a_part_without_a_picture_is_refused(tmp_path):
+    folder = parted(tmp_path / "mine", train=20, val=1)
+    (folder / "val" / "20.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="no picture that can be read in one part of its sp"):
+        load(folder)
+
+
+def test_a_split_of_arrays_is_kept(tmp_path, capsys):
+    grey, labels = coloured()[..., 0], np.arange(40)[:, None] % 3
+    parts = {"train": slice(20), "val": slice(20, 25), "test": slice(25, 40)}
+    medmnist = {f"{part}_images": grey[places] for part, places in parts.items()}
+    medmnist |= {f"{part}_labels": labels[places] for part, places in parts.items()}
+    np.savez(tmp_path / "medmnist.npz", **medmnist)
+    images = load_images(tmp_path / "medmnist.npz")
+    assert contents(images.train) == set(map(np.ndarray.tobytes, grey[:20]))
+    assert contents(images.test) == set(map(np.ndarray.tobytes, grey[25:]))
+    line = "test is for testing (15), train is for training (20) and val is left out (5)."
+    assert f"Your split is kept: {line}" in capsys.readouterr().out
+    lists = {f"{name}_train": [*grey[:30]] if name == "x" else [*range(30)] for name in "xy"}
+    with pytest.raises(ValueError, match=r"Are they a split\? Then what to train on is missing"):
+        load({"x_test": grey[:20], "x_val": grey[20:]})
+    assert len(load(lists | {"x_test": [*grey[30:]], "y_test": [*range(10)]}).test) == 10
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def test_exact_copies_are_counted_and_stay_on_one_side(forty, capsys):
+    load(forty)
+    assert "copies" not in capsys.readouterr().out
+    for number in (1, 2, 4):
+        (forty / f"copy{number}.png").write_bytes((forty / f"{number}.png").read_bytes())
     images = load(forty)
-    assert numbers(images.train)[:10] == [19, 33, 12, 30, 3, 10, 25, 1, 18, 29]
-    assert numbers(images.test) == [15, 4, 11]
-    assert numbers(load(forty, seed=1).test) == [25, 36, 21, 12, 37, 11, 0]
+    assert not contents(images.train) & contents(images.test)
+    said = capsys.readouterr().out
+    assert "Exact copies of other pictures, on the same side: 3.\n" in said
+    load(np.concatenate([FIRST, FIRST[:2]]))
+    assert "Exact copies of other pictures, on the same side: 2" in capsys.readouterr().out
+
+
+def test_copies_on_both_sides_of_a_split_are_told(tmp_path, capsys):
+    folder = parted(tmp_path / "mine", train=30, val=10)
+    for number in (31, 32):
+        content = (folder / "val" / f"{number}.png").read_bytes()
+        (folder / "train" / f"again{number}.png").write_bytes(content)
+    load(folder)
+    said = capsys.readouterr().out
+    assert "Exact copies of other pictures: 2." in said
+    pair = re.search(
+        r"Test pictures that are training pictures too: 2, such as (.*) and (.*)\.", said
+    )
+    assert pair[1][:6] == "val/3." or pair[2] == f"train/again{pair[1][4:]}"
+    assert "look like" not in said
+
+
+def scene(number: int) -> Image.Image:
+    """A scene that is like no other, smooth as photographs are."""
+    return noise(number, 6).resize((96, 96), Image.BICUBIC)
+
+
+def test_near_copies_across_a_split_are_told_with_an_example(tmp_path, capsys):
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+    for number in range(60):
+        scene(number).save(tmp_path / "train" / f"{number}.png")
+    for number in range(60, 80):
+        scene(number).save(tmp_path / "val" / f"{number}.png")
+    load_images(tmp_path)
+    assert "look like" not in capsys.readouterr().out
+    scene(5).resize((80, 80)).save(tmp_path / "val" / "again.jpg", quality=60)
+    scene(6).crop((1, 0, 96, 95)).save(tmp_path / "val" / "burst.jpg")
+    for _ in range(2):  # the second time from the cache
+        load_images(tmp_path)
+        said = capsys.readouterr().out
+        assert "Test pictures that look like a training picture: 2, such as val/" in said
+        assert "val/again.jpg and train/5.png. Of a burst, or saved again? " in said or (
+            "val/burst.jpg and train/6.png. Of a burst, or saved again? " in said
+        )
+
+
+def test_flat_pictures_are_no_near_copies_of_each_other():
+    generator = np.random.default_rng(0)
+    flat = [np.full((32, 32), grey) + generator.integers(0, 9, (32, 32)) for grey in (40, 90, 200)]
+    looks = [split.look(each.astype(np.uint8)) for each in flat]
+    assert split.near_copies(looks, looks) == [None, None, None]
+    ramp = split.look(np.repeat(np.arange(32, dtype=np.uint8)[None] * 8, 32, 0))
+    assert split.near_copies([*looks, ramp], [ramp, looks[0]]) == [3, None]
+
+
+# --- names, scales, mirrors -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("many", [1, 500])
+def test_images_know_their_files(many, forty, monkeypatch):
+    monkeypatch.setattr(reading, "MANY", many)
+    (forty / "cats").mkdir()
+    for number in range(10):
+        (forty / f"{number}.png").rename(forty / "cats" / f"{number}.png")
+    (forty / "broken.png").write_bytes(b"")
+    for _ in range(2):  # with a cache, the second time from it
+        images = load(forty)
+        for part, files in [(images.train, images.train_files), (images.test, images.test_files)]:
+            assert isinstance(files, tuple)
+            for number, file in zip(numbers(part), files, strict=True):
+                assert file == os.path.join("cats" * (number < 10), f"{number}.png")
+
+
+def test_paths_in_a_list_are_files_and_arrays_have_none(forty):
+    paths = [forty / f"{number}.png" for number in range(40)]
+    for given in (paths, [*map(str, paths)], [(path, 0) for path in paths]):
+        images = load(given)
+        assert [int(Path(file).stem) for file in images.test_files] == numbers(images.test)
+        assert len(images.train_files) == len(images.train)
+    assert len(load(ImageFolder(fill(forty / "a", 40).parent)).train_files) > 30
+    for given in (FIRST, FORMS["pictures"], FORMS["data set"]):
+        images = load(given)
+        assert images.train_files == images.test_files == ()
+
+
+def test_images_know_what_was_black_and_white(tmp_path):
+    for i in range(30):
+        ramp = np.linspace(0, 100 * i, 64).reshape(8, 8).astype(np.uint16)
+        Image.fromarray(ramp).save(tmp_path / f"{i}.tif")
+    for _ in range(2):  # the second time from the cache
+        images = load(tmp_path)
+        assert images.scales["16 bits"] == (0, 4095) and images.scales["8 bits"] == (0, 255)
+        for image, file in zip(images.test, images.test_files):
+            again = pictures.read(tmp_path / file, 8, images.scales)[0]
+            assert np.array_equal(again, image)
+    assert load(FIRST).scales == data.Images("", *4 * [torch.zeros(1, 4)], ("",)).scales
+
+
+def test_a_picture_with_a_profile_is_shown_in_its_own_colours():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    table = profile[:300].replace(b"rXYZ", b"?").replace(b"gXYZ", b"rXYZ").replace(b"?", b"gXYZ")
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    red.info["icc_profile"] = table + profile[300:]
+    assert square(red)[1].min() > 200 and square(red)[0].max() < 60  # its red is our green
+    red.info["icc_profile"] = b"broken"
+    assert square(red)[0].min() == 255 and square(red)[1].max() == 0
+
+
+def test_heic_and_raw_are_named_with_what_to_do(forty, capsys):
+    if ".heic" in Image.registered_extensions():
+        pytest.skip("pillow-heif is installed")
+    for i, name in enumerate(("a.heic", "b.HEIC", "c.cr2", "d.NEF", "notes.txt")):
+        (forty / name).write_bytes(bytes([i]))
+    line = (
+        "Left out: 1 .cr2, 2 .heic and 1 .nef. To have them: pip install pillow-heif and export "
+        ".cr2 and .nef as JPEG.\nLeft out, since Pillow opens no such names: 1."
+    )
+    for _ in range(2):
+        load(forty)
+        assert line in capsys.readouterr().out
+    (forty / "e.cr2").write_bytes(b"")
+    load(forty)
+    assert "2 .cr2, 2 .heic and 1 .nef" in capsys.readouterr().out
+
+
+def test_heic_is_read_where_something_can(forty, monkeypatch, capsys):
+    monkeypatch.setattr(Image, "EXTENSION", dict(Image.registered_extensions()))
+    if ".heic" not in Image.EXTENSION:  # else the real one
+        known = {"register_heif_opener": lambda: Image.register_extension("PNG", ".heic")}
+        monkeypatch.setitem(sys.modules, "pillow_heif", Mock(**known))
+        pictures.know_heic()
+        (forty / "0.png").rename(forty / "0.HEIC")
+    else:
+        noise(0).save(forty / "0.heic")
+        (forty / "0.png").unlink()
+    images = load(forty)
+    assert n_all(images) == 40 and "left out" not in capsys.readouterr().out
+    assert any("0.heic" in file.lower() for file in images.train_files + images.test_files)
+
+
+def test_mirrored_training_pictures_come_after_the_split(forty):
+    for images in (load(forty), load(forty, colour=False)):
+        both, n = data.with_mirrored(images), len(images.train)
+        assert torch.equal(both.train[:n], images.train)
+        assert torch.equal(both.train[n:], images.train[..., range(7, -1, -1)])
+        assert torch.equal(both.train_labels, torch.cat(2 * [images.train_labels]))
+        assert both.train_files == images.train_files + images.train_files
+        assert torch.equal(both.test, images.test) and both.test_files == images.test_files
+        assert both.shape == images.shape
+    arrays = data.with_mirrored(load(FIRST))
+    assert arrays.train_files == () and len(arrays.train_labels) == len(arrays.train)
+
+
+@pytest.mark.parametrize("room", [1, 1 << 34])
+def test_what_would_fill_a_gpu_stays_on_the_cpu(room, forty, monkeypatch, capsys):
+    with pretended("cuda"), monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "mem_get_info", lambda _: (room * 1000, room * 1000))
+        images = load(forty, device="cuda")
+        kind = "cpu" if room == 1 else "cuda"
+        for part in (images.train, images.train_labels, images.test, images.test_labels):
+            assert part.device.type == kind
+    line = "mine/ would take half of what is free on cuda: the images stay on the CPU, and `fit` "
+    assert (line in capsys.readouterr().out) == (room == 1)
 
 
 # --- what is kept ---------------------------------------------------------------------------------
@@ -582,12 +886,15 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_all_forms_give_the_same_images(form, forty):
-    expected, images = load(forty), load(FORMS[form])
+def test_all_forms_give_the_same_images(form):
+    expected, images = load(FIRST), load(FORMS[form])
     assert images.shape == (3, 8, 8)
     assert images.class_names == ("cat", "dog") or len(images.class_names) == 1
-    assert contents(images.train) == contents(expected.train)
-    assert contents(images.test) == contents(expected.test)
+    both = contents(images.train) | contents(images.test)
+    assert both == contents(expected.train) | contents(expected.test)
+    # Other numbers are parted otherwise, and Keras's two are parted already.
+    if form not in ("floats", "floats from -1 to 1", "loader", "Keras's two"):
+        assert contents(images.test) == contents(expected.test)
 
 
 def test_paths_and_yes_or_no(forty):
@@ -607,10 +914,6 @@ def test_files_of_arrays_and_of_numbers(tmp_path, monkeypatch):
     (tmp_path / "mark.csv").write_bytes(marked)
     save(tmp_path / "label last.CSV", np.roll(rows, -1, axis=1), header=f"{header[6:]},label")
     np.savez(tmp_path / "two.npz", grey, labels)
-    parts = {"train": slice(20), "val": slice(20, 25), "test": slice(25, 40)}
-    medmnist = {f"{part}_images": grey[places] for part, places in parts.items()}
-    medmnist |= {f"{part}_labels": labels[places] for part, places in parts.items()}
-    np.savez(tmp_path / "medmnist.npz", **medmnist)
     np.savez(tmp_path / "keras.npz", x_train=grey[:30], x_test=grey[30:], y_test=labels[30:])
     monkeypatch.chdir(tmp_path)
     expected = load_images((grey, labels))
@@ -621,11 +924,11 @@ def test_files_of_arrays_and_of_numbers(tmp_path, monkeypatch):
         "mark.csv",
         "label last.CSV",
         "two.npz",
-        "medmnist.npz",
     ):
         images = load_images(name)
         assert images.name == name and same(images, expected)
-    assert load_images("keras.npz").class_names == ("0", "1", "2", "unlabelled")
+    keras = load_images("keras.npz")
+    assert keras.class_names == ("0", "1", "2", "unlabelled") and len(keras.train) == 30
     np.save(tmp_path / "plain.npy", grey)
     save(tmp_path / "pixels only.csv", rows[:, 1:], header=header[6:])
     for name in ("plain.npy", "pixels only.csv"):
@@ -675,10 +978,10 @@ def test_a_broken_file_in_a_data_set_is_named_and_left_out(forty, capsys):
     images = load(ImageFolder(forty))
     assert n_all(images) == 21 and images.class_names == ("a", "cats")
     said = capsys.readouterr().out
-    assert f"2 could not be read and are left out: {forty}/cats/cut.png (image file is t" in said
+    assert f"Left out, since they cannot be read (2): {forty}/cats/cut.png (image file is t" in said
     assert f"{forty}/cats/empty.png (cannot identify image file" in said
     load([*sorted((forty / "cats").iterdir())])
-    assert "left out: number 20 (image file is truncated" in capsys.readouterr().out
+    assert "cats/cut.png (image file is truncated" in capsys.readouterr().out
 
 
 # --- what is refused ------------------------------------------------------------------------------

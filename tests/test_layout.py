@@ -17,13 +17,14 @@ CORE |= {"latent", "adapter", "measures"}
 # What a wing may import beside itself and the core. `running` is the only one that the core knows.
 WINGS = {
     "running": set(),
-    "sources": set(),
+    "sources": {"running"},  # the guard of a GPU that a picture set would fill
     "likelihood": set(),
     "clinic": set(),
     "priors": set(),
     "teaching": {"running", "sources", "likelihood", "clinic", "priors"},
     "explore": {"priors"},  # what of them a page without a kernel can compute
     "__main__": {"running", "sources", "likelihood"},  # the command drives them all
+    "use": {"running", "sources"},  # a trained model in another program
 }
 
 

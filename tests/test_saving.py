@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from damage import DAMAGES, GOOD, Code
-from tiny import new, same_weights, weights
+from tiny import IMAGES, TEST, new, same_weights, weights
+from torch import nn
 
 from vae_lesson import places
+from vae_lesson.adapter import adapt
+from vae_lesson.data import Images
 from vae_lesson.models import VAE, Autoencoder
 from vae_lesson.running import saving
 
@@ -53,6 +56,123 @@ def test_loading_what_is_not_there_names_the_path(tmp_path, path):
         assert str(absent) in str(error.value)
 
 
+# --- what comes with a model ----------------------------------------------------------------------
+
+LABELS = torch.zeros(64, dtype=torch.int64)
+SCALES = {"16 bits": (0, np.int64(1023))}
+PICTURES = Images("scans/", IMAGES, LABELS, TEST, LABELS[:20], ("a", "b"), scales=SCALES)
+
+
+def test_images_leave_what_a_picture_needs(path):
+    saving.save_model(new(), path, PICTURES, epochs=2, log_scale=torch.tensor(-2.5))
+    assert saving.load_model(path)[1] == {
+        "dataset": "scans/",
+        "shape": (1, 4, 4),
+        "class_names": ("a", "b"),
+        "scales": {"16 bits": (0, 1023)},
+        "epochs": 2,
+        "log_scale": -2.5,
+    }
+    saving.save_model(new(), path, PICTURES, dataset="of mine")
+    assert saving.load_model(path)[1]["dataset"] == "of mine"
+
+
+def test_images_of_another_size_are_refused(path):
+    words = "images have 16 values, this model takes 49: give those that it was trained on"
+    with pytest.raises(ValueError, match=words):
+        saving.save_model(new(input_size=49), path, PICTURES)
+    assert not path.exists()
+
+
+def test_info_is_numbers_words_and_tensors_at_any_depth(path):
+    given = {"a": [np.float32(0.5), (np.True_, None)], "b": {"c": np.arange(2)}}
+    saving.save_model(new(), path, **given, of_channel=nn.Parameter(torch.ones(3)))
+    info = saving.load_model(path)[1]
+    assert torch.equal(info.pop("of_channel"), torch.ones(3))
+    assert info == {"a": [0.5, (True, None)], "b": {"c": [0, 1]}}
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="with numbers, words and tensors, not Linear"):
+        saving.save_model(new(), path, layer=nn.Linear(1, 1))
+    assert path.read_bytes() == before
+
+
+# --- networks of one's own ------------------------------------------------------------------------
+
+
+class Mine(nn.Module):
+    def __init__(self, n=16, latent_size=3, extra=False):
+        super().__init__()
+        self.there, self.back = nn.Linear(n, 2 * latent_size), nn.Linear(latent_size, n)
+        self.extra = nn.Linear(1, 1) if extra else None
+
+    def encode(self, x):
+        return self.there(x.flatten(1)).chunk(2, dim=1)
+
+    def decode(self, z):
+        return self.back(z)
+
+
+class Yours(Mine):
+    pass
+
+
+@pytest.fixture
+def adapted_path(path):
+    saving.save_model(adapt(Mine(), (1, 4, 4)), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "network, says",
+    [
+        (None, "holds the weights of a network of your own, test_saving.Mine, and not its code: "),
+        (Yours(), "holds a test_saving.Mine, and network is a Yours: "),
+        (Mine, "holds a test_saving.Mine, and network is the class itself: "),
+        (Mine(latent_size=2), "other weights than .*there.weight (4, 16) here, (6, 16) there; "),
+        (Mine(25), "back.weight (25, 3) here, (16, 3) there; back.bias (25,) here, (16,) there. "),
+        (Mine(extra=True), "extra.weight (1, 1) here, missing there; extra.bias (1,) here, "),
+    ],
+    ids=["none", "another", "class", "code", "pixels", "more"],
+)
+def test_another_network_is_told_what_to_write(adapted_path, network, says):
+    with pytest.raises(ValueError) as error:
+        saving.load_model(adapted_path, network=network)
+    for part in says.split(".*"):
+        assert part in str(error.value)
+    write = f"write load_model({str(adapted_path)!r}, network=Mine(...)), made as it was, "
+    assert f"{write}for codes of 3 numbers and images of shape (1, 4, 4)" in str(error.value)
+
+
+def test_a_class_may_move_to_another_module(adapted_path):
+    class Mine(globals()["Mine"]):
+        __module__ = "elsewhere"
+
+    assert isinstance(saving.load_model(adapted_path, network=Mine())[0].model, Mine)
+
+
+def test_a_model_of_the_package_takes_no_network(path):
+    saving.save_model(new(), path)
+    with pytest.raises(ValueError, match="holds a VAE of this package: leave network out"):
+        saving.load_model(path, network=Mine())
+
+
+def test_a_network_that_was_not_adapted_is_told_how(path):
+    with pytest.raises(ValueError, match=r"a Mine .* save_model\(adapt\(network, shape\)"):
+        saving.save_model(Mine(), path)
+    assert not path.exists()
+
+
+def test_an_adapted_networks_weights_that_are_not_finite_are_damage(path):
+    vae = adapt(Mine(), (1, 4, 4))
+    nn.init.constant_(vae.model.back.bias, math.nan)
+    saving.save_model(vae, path)
+    with pytest.raises(ValueError, match=r"damaged .*some weights are NaN or infinite"):
+        saving.load_model(path, network=Mine())
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("how", ["torch", "pickle"])
 def test_code_in_a_file_is_not_run(tmp_path, path, how):
     trap = tmp_path / "trap"
@@ -89,6 +209,7 @@ def test_a_damaged_file_is_refused_with_its_name(path, damage):
         GOOD | {"config": {"latent_size": 3}},  # the weights are of another size
         GOOD | {"state": None},
         GOOD | {"info": None},
+        GOOD | {"kind": "AdaptedVAE"},  # of which class?
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")

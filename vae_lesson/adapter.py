@@ -16,12 +16,14 @@ HEADS = """where the heads are in forward, put them into encode, of your class o
     def encode(self, x):
         h = self.encoder(x)
         return self.fc_mu(h), self.fc_var(h)"""
+NOISE = "the noise is the likelihood's, as of partial(losses.elbo_terms, nll=fitted_gaussian_nll)"
 
 
 class AdaptedVAE(VAE):
     """A VAE whose networks are those of `model`, which trains with it; `adapt` makes it.
 
     takes: the shape in which the model takes an image, that of the image or flat.
+    config: what `adapt` was told.
     encoder_weights: those that `encode` uses, which `fit` may train at a rate of their own.
     """
 
@@ -39,16 +41,18 @@ class AdaptedVAE(VAE):
         self.model, self.shape, self.output, self.pixels = model, shape, output, pixels
         self.takes, self.input_size, self.latent_size = takes, math.prod(shape), latent_size
         self.encoder_weights = encoder_weights
+        self.config = {"shape": shape, "output": output, "pixels": tuple(pixels)}
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (mu, log_var) of q(z|x). Shapes: x `(B, ...)` -> two of `(B, latent_size)`."""
         low, high = self.pixels
         x = low + (high - low) * self.checked(x)
-        return _mu_and_log_var(self.model.encode(x.unflatten(1, self.takes)), len(x))
+        # x.shape[0] for len(x), here and below: torch.export would take a len for a constant.
+        return _mu_and_log_var(self.model.encode(x.unflatten(1, self.takes)), x.shape[0])
 
     def decoder(self, z: Tensor) -> Tensor:
         """Return what the model's `decode` gives, flat: `VAE.decode` checks z and calls this."""
-        return _flat(self.model.decode(z), len(z), self.shape)
+        return _flat(self.model.decode(z), z.shape[0], self.shape)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the logits: `(B, latent_size)` -> `(B, input_size)`.
@@ -177,20 +181,31 @@ def _mu_and_log_var(code, n: int) -> tuple[Tensor, Tensor]:
             return tuple(code)
     wanted = f"two of ({n}, latent_size) for {n} image{'s' * (n > 1)}"
     advice = "" if isinstance(code, (tuple, list)) else f"; {HEADS}"
+    match shapes:
+        case [(_, _, _, *_) as each, other] if each == other:
+            advice = (
+                "; flatten such a code: return mu.flatten(1), log_var.flatten(1), and let decode "
+                f"begin with z = z.unflatten(1, {each[1:]})"
+            )
     raise ValueError(f"encode must return just (mu, log_var), {wanted}, got {shapes}{advice}")
 
 
 def _flat(images, n: int, shape: tuple[int, ...]) -> Tensor:
     """Return what a model's decode gives for n codes as `(n, pixels)`."""
     if not isinstance(images, Tensor):
-        raise ValueError(f"decode must return one tensor, the images, got {shapes_of(images)}")
+        raise ValueError(
+            f"decode must return one tensor, the images, got {shapes_of(images)}: return the "
+            f"means alone; {NOISE}"
+        )
     n_pixels, got = math.prod(shape), tuple(images.shape)
     # Channels last would have the right number too, and scramble the image.
     sides, wanted = ([length for length in some if length > 1] for some in (got[1:], shape))
     if got[:1] != (n,) or sides not in (wanted, [n_pixels]):
+        variances = f": are half of them variances? Return the means alone; {NOISE}"
         raise ValueError(
             f"decode must return {(n, *shape)} or {(n, n_pixels)} for {n} code{'s' * (n > 1)}, "
             f"{n_pixels} values an image, got {got}, {images.numel() // n}"
+            f"{variances if images.numel() == 2 * n * n_pixels else ''}"
         )
     return images.reshape(n, n_pixels)
 

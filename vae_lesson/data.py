@@ -3,8 +3,9 @@
 Where they come from is the business of `sources`.
 """
 
+import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +16,15 @@ from vae_lesson.arguments import check_one_of
 
 BINARISATIONS = ("grey", "dynamic", "threshold")
 SIDE = 28  # pixels, of MNIST and its like
+# What is black and white in numbers of each kind, unless the pictures say otherwise.
+ON_BLACK = "8 bits on black"  # light on a transparent ground
+USUAL = {
+    "8 bits": (0, 255),
+    ON_BLACK: (0, 255),
+    "16 bits": (0, 65_535),
+    "integers": (0, 255),
+    "floats": (0, 1),
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,7 +33,10 @@ class Images:
 
     Images are square: grey `(N, side, side)`, in colour `(N, 3, side, side)`.
 
-    `name` is what was loaded: "digits" when the data set asked for could not be had.
+    `name` is what was loaded: "digits" when the data set asked for could not be had. Of your own
+    pictures there are the names of the files, from their folder on, in the order of the images, if
+    they have any; and `scales`, what was black and white in them, by kind of numbers: with it
+    `sources.pictures.read` makes of a new picture what was made of these.
     """
 
     name: str
@@ -32,6 +45,9 @@ class Images:
     test: Tensor
     test_labels: Tensor
     class_names: tuple[str, ...]
+    train_files: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
+    scales: dict[str, tuple[float, float]] = field(default_factory=USUAL.copy)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -46,6 +62,21 @@ class Images:
             f"of {side}×{side} pixels{' in colour' * (channels == 3)}, "
             f"{n_classes} class{'es' * (n_classes != 1)}, on {self.train.device}"
         )
+
+
+def with_mirrored(images: Images) -> Images:
+    """Return images whose training pictures come twice, the second time with left and right
+    changed, with their labels and files. The test pictures stay as they are.
+
+    For photographs, and not for what has a right way round, as digits and letters have. It takes
+    twice the memory, also of pictures that are mapped from the disk.
+    """
+    return dataclasses.replace(
+        images,
+        train=torch.cat([images.train, images.train.flip(-1)]),
+        train_labels=images.train_labels.repeat(2),
+        train_files=2 * images.train_files,
+    )
 
 
 def square_shape(n_values: int) -> tuple[int, int, int]:

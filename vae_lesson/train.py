@@ -57,7 +57,8 @@ def fit(
     seed: fixes the order and the noise; the model's first weights are the caller's. On a CPU
     the result is the same bit for bit, on a GPU not quite: convolutions add up in any order.
     checkpoint: a file that is written after every epoch. resume: True goes on from it, if it is
-    there, to the same result as an unbroken training; False starts anew; None refuses to choose.
+    there, to the same result as an unbroken training, and refuses one with other arguments, also
+    other `terms` by their name; False starts anew; None refuses to choose.
     graph: on a CUDA device a step is recorded as one CUDA graph, so that Python in `terms` (a
     counter, a number of outside) runs in the first steps, then only in an epoch's smaller last
     batch and on `test`. False runs it at every step.

@@ -1,6 +1,7 @@
 """What surrounds the steps of a training: batches, bar, history, checkpoint, interrupt, NaNs."""
 
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -96,6 +97,7 @@ class Training:
             sums = [[*t.shape, sum(int(part.sum()) for part in t.split(500))] for t in tensors]
             self._common = settings | {"network": str(parts["model"]), "images": sums}
             self._common |= {"test": bool(test), "device": self._device.type}
+            self._common["terms"] = described(terms)
             self._look_for_a_checkpoint(resume)
         self._show = progress and self._rank == 0
 
@@ -248,6 +250,20 @@ class Training:
             f"{values[row, column].item()}. Likely cause: {cause}.",
             self.history,
         )
+
+
+def described(value: object) -> str:
+    """Return what tells a function from another: its name; of a partial also those that it was
+    given, and numbers: "elbo_terms(nll=fitted_logistic_nll)". Not the module: a notebook's
+    `__main__` may have become one. Two lambdas of one function have the same name."""
+    if isinstance(value, functools.partial):
+        named = [f"{name}={described(each)}" for name, each in sorted(value.keywords.items())]
+        return f"{described(value.func)}({', '.join([*map(described, value.args), *named])})"
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad:
+        return repr(value.item())  # not of one that is learned: it changes
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return repr(value)
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def said(means: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from vae_lesson.arguments import check_whole
 from vae_lesson.data import Images
 from vae_lesson.places import place, project
+from vae_lesson.running.machine import to_device
 from vae_lesson.sources.memory import FILES, InMemory, read_file
 from vae_lesson.sources.offline import offline_digits, offline_photos
 from vae_lesson.sources.pictures import SIDE, Folder, shown
@@ -41,9 +42,10 @@ def load_images(
     that says so. A folder of a data set's name is "./mnist".
 
     Your own (see `Folder`, `InMemory`) are made squares of `side` pixels, by default 32, of an
-    array its own; in colour or grey, by default as they are; `seed` chooses 1 in 10 for test. What
-    is black and white in other numbers than bytes is decided for all of them (see `scale`), and
-    said. Photos take a side too.
+    array its own; in colour or grey, by default as they are. A split of your own, folders or arrays
+    train and test, is kept (see `own_split`); else `seed` chooses 1 in 10 for test. What is black
+    and white in other numbers than bytes is decided for all of them (see `scale`), and said. Photos
+    take a side too. What would fill a GPU stays on the CPU.
 
     Raises: ValueError for an unknown name, and what it says of pictures that cannot be used;
     OSError instead of the last step if not `fall_back`.
@@ -80,8 +82,20 @@ def load_images(
                 raise OSError(f"{gone}: 'digits' needs no network") from error
             print(f"{gone}. Using the offline default, 'digits', instead.")
             images = offline_digits()
+    return _on_device(images, torch.device(device))
+
+
+def _on_device(images: Images, device: torch.device) -> Images:
+    """Return images on the device, or all as they are, and a line, if they would fill a GPU."""
     parts = ("train", "train_labels", "test", "test_labels")
-    return dataclasses.replace(images, **{part: getattr(images, part).to(device) for part in parts})
+    moved = {part: to_device(getattr(images, part), device) for part in parts}
+    if len({part.device for part in moved.values()}) == 1:
+        return dataclasses.replace(images, **moved)
+    print(
+        f"{images.name} would take half of what is free on {device}: the images stay on the CPU, "
+        "and `fit` takes each batch there."
+    )
+    return images
 
 
 def data_root() -> Path:

@@ -3,8 +3,8 @@
 import math
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from vae_lesson.sources.pictures import SIDE, USUAL, as_array, prepare, shown
+from vae_lesson.sources.pictures import SIDE, UNLABELLED, USUAL, as_array, read, shown
+from vae_lesson.sources.split import PARTS, own_split
 
 FILES = (".npz", ".npy", ".csv")
-UNLABELLED = -1  # as torchvision has it
 # Words of the names that arrays and columns have: of pictures, those of their labels, and of parts.
 LABELS = {"image": "label", "images": "labels", "img": "label", "x": "y", "X": "y", "0": "1"}
-PARTS = {"train", "val", "test", "arr"}
 
 
 class InMemory(Dataset):
@@ -29,17 +28,18 @@ class InMemory(Dataset):
     holds pictures, (picture, label) or {"image": picture, "label": label}; a dictionary, or a tuple
     of two, arrays or lists of them. A picture is Pillow's, a file's path, or a tensor or an array
     of any numbers. A label is a whole number, a name, or None or −1; `.classes` names the classes.
+    Arrays whose names are a split's (see `own_split`), x_train and x_test, stay one.
 
     Raises: ValueError for other shapes and types.
     """
 
-    signature, scales, unreadable, n_others = None, USUAL, (), 0
+    signature, scales, unreadable, others, lines = None, USUAL, (), Counter(), ()
 
     def __init__(self, given, side: int | None, name: str | None = None) -> None:
         given = given.dataset if isinstance(given, DataLoader) else given
         plain = isinstance(given, (Tensor, np.ndarray, Mapping, list, tuple))
         self.name = self.title = name or ("pictures" if plain else type(given).__name__)
-        self.class_names, self.labels = _class_names(given), None
+        self.class_names, self.labels, self.in_test = _class_names(given), None, None
         if isinstance(given, tuple) and len(given) == 2:  # (x, y), or Keras's two of them
             pairs = dict(zip(("train", "test"), given))
             if all(isinstance(pair, tuple) and len(pair) == 2 for pair in given):
@@ -47,8 +47,12 @@ class InMemory(Dataset):
             else:
                 given = dict(zip("xy", given))
         if isinstance(given, Mapping):
-            given, self.labels = _columns(given)
-        self.given, self.side = given, side or SIDE
+            given, self.labels, where = _columns(given)
+            if split := own_split(where, self.name, mark=""):
+                kept, self.in_test, line = split
+                self.labels, self.lines = [self.labels[i] for i in kept], [line]
+                given = given[kept] if isinstance(given, np.ndarray) else [given[i] for i in kept]
+        self.given, self.side, self.files = given, side or SIDE, _files(given)
         if isinstance(given, (Tensor, np.ndarray)):
             some = given.ndim in (3, 4) and len(given) > 0
             height, width = as_array(given[0]).shape[:2] if some else (0, 1)
@@ -73,16 +77,24 @@ class InMemory(Dataset):
             elif isinstance(picture, Mapping):
                 name, label_name = _named(picture)[0]
                 picture, label = picture[name], picture.get(label_name)
-            is_path = isinstance(picture, (str, Path))
-            with Image.open(picture) if is_path else nullcontext(picture) as opened:
-                pixels, seen = prepare(opened, self.side, self.scales)
+            pixels, seen, digest = read(picture, self.side, self.scales)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all Pillow's
             return None, UNLABELLED, shown(str(error))
-        return pixels, _label(label), seen
+        return pixels, _label(label), seen, digest
 
     def name_of(self, index: int) -> str:
-        samples = getattr(self.given, "samples", None)  # of torchvision's ImageFolder: paths
-        return shown(str(samples[index][0])) if samples else f"number {index}"
+        return self.files[index] if self.files else f"number {index}"
+
+
+def _files(given) -> list[str] | None:
+    """Return the paths of a list, or of torchvision's ImageFolder; None where pictures are not
+    files."""
+    found = given if isinstance(given, list) else getattr(given, "samples", None)
+    if not isinstance(found, list) or len(found) != len(given):
+        return None
+    paths = [each[0] if isinstance(each, (tuple, list)) and each else each for each in found]
+    are_paths = all(isinstance(path, (str, Path)) for path in paths)
+    return [shown(str(path)) for path in paths] if are_paths else None
 
 
 def _class_names(given) -> list[str] | None:
@@ -116,7 +128,7 @@ def _named(columns: Mapping) -> list[tuple[str, str]]:
     pairs = []
     for name in columns:
         words = str(name).split("_")
-        if LABELS.keys() & words and LABELS.keys() | PARTS >= {*words}:
+        if LABELS.keys() & words and LABELS.keys() | PARTS | {"arr"} >= {*words}:
             pairs.append((name, "_".join(LABELS.get(word, word) for word in words)))
     if not pairs:
         raise ValueError(
@@ -128,8 +140,9 @@ def _named(columns: Mapping) -> list[tuple[str, str]]:
 
 
 def _columns(columns: Mapping) -> tuple:
-    """Return the pictures of all parts together, and as many labels, None where there are none."""
-    pictures, labels, named = [], [], _named(columns)
+    """Return the pictures of all parts together, and for each its label, or None, and the word in
+    its part's name that may be a split's."""
+    pictures, labels, where, named = [], [], [], _named(columns)
     others = columns.keys() - {name for pair in named for name in pair}
     if others and not any(label_name in columns for _, label_name in named):
         print(f"No labels: none of {', '.join(sorted(map(str, others)))} is called label or y.")
@@ -137,11 +150,12 @@ def _columns(columns: Mapping) -> tuple:
         pictures.append(columns[name])
         n = len(pictures[-1])
         labels += list(columns.get(label_name, [None] * n))
+        where += n * [next((word for word in str(name).split("_") if word in PARTS), "")]
         if sum(map(len, pictures)) != len(labels):
             raise ValueError(f"{n} {name} and {len(columns[label_name])} {label_name} do not match")
     if all(isinstance(part, np.ndarray) for part in pictures):
-        return np.concatenate(pictures), labels
-    return [picture for part in pictures for picture in part], labels
+        return np.concatenate(pictures), labels, where
+    return [picture for part in pictures for picture in part], labels, where
 
 
 def read_file(path: Path) -> np.ndarray | dict:

@@ -2,31 +2,42 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import stat
 import unicodedata
 import warnings
+from collections import Counter
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from vae_lesson.data import ON_BLACK, USUAL
+from vae_lesson.sources.split import PARTS, listed, own_split
 
 SIDE = 32  # pixels, of pictures that have none of their own
 TINT = 4  # levels between channels: WebP gives greys a tint of 1
 HIDDEN = 64  # levels of 255: on white, a picture with less contrast is put on black
 DARK = 32  # levels of 255: if no pixel of any picture has so many, they are a mask's numbers
-# What is black and white in numbers of each kind, unless the pictures say otherwise.
-ON_BLACK = "8 bits on black"  # light on a transparent ground
-USUAL = {
-    "8 bits": (0, 255),
-    ON_BLACK: (0, 255),
-    "16 bits": (0, 65_535),
-    "integers": (0, 255),
-    "floats": (0, 1),
-}
+UNLABELLED = -1  # as torchvision has it
+HEIC = {".heic", ".heif", ".hif"}
+RAW = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
+
+
+def know_heic() -> None:
+    """Have Pillow open HEIC where pillow-heif is installed."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+
+
+know_heic()
 
 
 class Folder(Dataset):
@@ -34,24 +45,37 @@ class Folder(Dataset):
 
     The first subfolders, below those that hold everything, are the classes; pictures beside them,
     or in a folder without any, are a class named after their folder. Hidden files are skipped.
+    First subfolders that are a split (see `own_split`) stay one, with the classes inside.
+
+    Raises: ValueError, a question, for what may be a split.
     """
 
-    class_names, scales = None, USUAL
+    class_names, scales, in_test = None, USUAL, None
 
     def __init__(self, folder: Path, side: int) -> None:
         self.folder, self.side = Path(os.path.abspath(folder)), side
         self.title = shown(str(self.folder))
         self.name = f"{shown(self.folder.name)}/"  # so that "mnist" is not taken for MNIST
-        self.paths, self.unreadable, self.n_others = _find(self.folder)
-        states = [(path, _state(self.folder / path)) for path in self.paths]
-        known = (2, states, self.unreadable)  # 2: how this version reads them
-        self.signature = hashlib.blake2b(repr(known).encode()).hexdigest()
+        self.paths, self.unreadable, self.others = _find(self.folder)
         # What is packed twice over, PetImages/PetImages/Cat, has its classes below.
         folders = [os.path.dirname(path) for path in self.paths]
         top = os.path.commonpath(folders) if folders else ""
-        below = [each[len(top) :].strip(os.sep).split(os.sep)[0] for each in folders]
-        above = os.path.basename(top) or self.folder.name
-        self.labels = [shown(name or above) for name in below]
+        below = [[*map(shown, Path(each[len(top) :].strip(os.sep)).parts)] for each in folders]
+        above = shown(os.path.basename(top) or self.folder.name)
+        first, self.lines = [each[0] if each else "" for each in below], []
+        if split := own_split(first, self.title):
+            kept, self.in_test, line = split
+            self.paths, below = [self.paths[i] for i in kept], [below[i][1:] for i in kept]
+            self.lines.append(line)
+            above = UNLABELLED if any(below) else above
+        else:
+            self.lines += _nearly_split(top, first, below, self.title)
+        self.labels = [each[0] if each else above for each in below]
+        self.files = [*map(shown, self.paths)]
+        states = [(path, _state(self.folder / path)) for path in self.paths]
+        unread = sorted(each for each in self.others.items() if each[0] in HEIC | RAW)
+        known = (3, states, self.unreadable, self.lines, unread)  # 3: how this version reads them
+        self.signature = hashlib.blake2b(repr(known).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -61,24 +85,41 @@ class Folder(Dataset):
         try:
             if _state(path) is None:  # a pipe would wait for ever
                 return None, label, ""
-            with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-                picture.draft(None, (2 * self.side, 2 * self.side))  # no more of a JPEG than needed
-                pixels, seen = prepare(picture, self.side, self.scales)
-                return pixels, label, seen
+            with warnings.catch_warnings(action="ignore"):
+                pixels, seen, digest = read(path, self.side, self.scales)
+                return pixels, label, seen, digest
         except Image.DecompressionBombError:
             return None, label, f"over {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
         except Exception:  # a broken file can make Pillow raise anything
             return None, label, ""
 
     def name_of(self, index: int) -> str:
-        return shown(self.paths[index])
+        return self.files[index]
 
 
-def _find(folder: Path) -> tuple[list[str], list[str], int]:
-    """Return the paths of pictures, from the folder on, those of unreadable subfolders, and the
-    number of other files."""
+def _nearly_split(top: str, first: list[str], below: list[list[str]], title: str) -> list[str]:
+    """Return what is said of folders that may be part of a split; ValueError, a question, if a
+    split lies inside of classes."""
+    inner = {name for each in below for name in each[1:] if name.lower() in PARTS}
+    kinds = {PARTS[name.lower()] for name in inner}
+    if "train" in kinds and len(kinds) > 1:
+        raise ValueError(
+            f"{title} has {listed(f'{name}/' for name in sorted(inner))} inside other folders. Are "
+            "they a split? Then they must be outside, and those folders in each of them. Are they "
+            "nothing of the kind? Then give them other names."
+        )
+    lines = [f"{name}/ is taken for a class." for name in sorted({*first}) if name.lower() in PARTS]
+    for name in Path(top).parts:
+        if name.lower() in PARTS:
+            lines.append(f"{name}/ has no other part beside it: 1 in 10 is taken for testing.")
+    return lines
+
+
+def _find(folder: Path) -> tuple[list[str], list[str], Counter]:
+    """Return the paths of pictures, from the folder on, those of unreadable subfolders, and how
+    many other files there are of each extension."""
     kinds = Image.registered_extensions()
-    paths, errors, n_others = [], [], 0
+    paths, errors, others = [], [], Counter()
     for here, folders, names in os.walk(folder, onerror=errors.append, followlinks=True):
         above = map(os.path.realpath, Path(here).parents)
         if os.path.islink(here) and os.path.realpath(here) in above:
@@ -89,12 +130,13 @@ def _find(folder: Path) -> tuple[list[str], list[str], int]:
         for name in names:
             if name.startswith("."):
                 continue
-            if kinds.get(os.path.splitext(name)[1].lower()) in Image.OPEN:
+            extension = os.path.splitext(name)[1].lower()
+            if kinds.get(extension) in Image.OPEN:
                 paths.append(os.path.relpath(os.path.join(here, name), folder))
             else:
-                n_others += 1
+                others[extension] += 1
     unreadable = [os.path.relpath(error.filename, folder) for error in errors]
-    return sorted(paths), sorted(map(shown, unreadable)), n_others
+    return sorted(paths), sorted(map(shown, unreadable)), others
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -112,6 +154,23 @@ def shown(name: str) -> str:
     return "".join("\ufffd" if unicodedata.category(each) in unsafe else each for each in name)
 
 
+def read(
+    picture: str | Path | Image.Image | Tensor | np.ndarray, side: int, scales: dict = USUAL
+) -> tuple[np.ndarray, tuple[str, float, float], bytes]:
+    """Return what `prepare` does of a picture or of the file at a path, and a digest of the file's
+    bytes, or of the numbers in memory: whatever `side` is."""
+    digest = partial(hashlib.blake2b, digest_size=16)
+    if not isinstance(picture, (str, Path)):
+        values, kind = _values(picture)
+        content = digest(np.ascontiguousarray(values, float)).digest()  # of any type the same
+        return *_square(values, kind, side, scales), content
+    with open(picture, "rb") as file:
+        content = hashlib.file_digest(file, digest).digest()
+    with Image.open(picture) as opened:
+        opened.draft(None, (2 * side, 2 * side))  # no more of a JPEG than needed
+        return *prepare(opened, side, scales), content
+
+
 def prepare(
     picture: Image.Image | Tensor | np.ndarray, side: int, scales: dict = USUAL
 ) -> tuple[np.ndarray, tuple[str, float, float]]:
@@ -121,11 +180,18 @@ def prepare(
     Of several frames the first, turned as the camera was (EXIF), on white where it is transparent,
     or on black if white would hide it. `scales`: what is black and what is white, by kind.
     """
+    return _square(*_values(picture), side, scales)
+
+
+def _values(picture: Image.Image | Tensor | np.ndarray) -> tuple[np.ndarray, str]:
+    """Return a whole picture's numbers, `(h, w)` or `(h, w, 3)`, and their kind."""
     if isinstance(picture, Image.Image):
-        values, kind = _of_pillow(picture)
-    else:
-        values = as_array(picture)
-        kind = _kind(values)
+        return _of_pillow(picture)
+    values = as_array(picture)
+    return values, _kind(values)
+
+
+def _square(values: np.ndarray, kind: str, side: int, scales: dict) -> tuple:
     finite = values[np.isfinite(values)] if kind == "floats" else values
     low, high = (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
     black, white = scales[kind]
@@ -146,8 +212,12 @@ def _of_pillow(picture: Image.Image) -> tuple[np.ndarray, str]:
     picture.load()
     with contextlib.suppress(Exception):  # broken EXIF data can raise anything
         picture = ImageOps.exif_transpose(picture)
+    profile, transparent = picture.info.get("icc_profile"), picture.has_transparency_data
+    if profile and picture.mode in ("RGB", "CMYK") and not transparent:
+        with contextlib.suppress(Exception):  # so can a profile
+            picture = _to_srgb(profile, picture.mode).apply(picture)
     deep = picture.mode in ("I", "F") or picture.mode.startswith("I;")  # 16 or 32 bits
-    if deep or not picture.has_transparency_data:
+    if deep or not transparent:
         if not deep and picture.mode not in ("L", "RGB"):
             picture = picture.convert("L" if picture.mode == "1" else "RGB")
         values = np.asarray(picture)
@@ -160,6 +230,11 @@ def _of_pillow(picture: Image.Image) -> tuple[np.ndarray, str]:
     # On black only what white would hide, so that pictures of one kind have one ground.
     hidden = np.ptp(on_white) < HIDDEN and np.ptp(on_white) < np.ptp(on_black)
     return (on_black, ON_BLACK) if hidden else (on_white, "8 bits")
+
+
+@lru_cache(maxsize=8)
+def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(io.BytesIO(profile), ImageCms.createProfile("sRGB"), mode, "RGB")
 
 
 def as_array(values: Tensor | np.ndarray) -> np.ndarray:

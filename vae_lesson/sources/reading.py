@@ -1,10 +1,10 @@
 """Many pictures as a data set: read once, in training and test by their content, and kept.
 
-They come as a Dataset of (prepared pixels, label, what was seen of them), or (None, label, why)
-where a file is broken, with `side`, `name`, `class_names` (None: one for each label), and for what
-is said of them `title`, `name_of(index)`, `unreadable` and `n_others`. Its `scales` are changed to
-what all of them ask for. Its `signature` is None if all are in memory, else it changes with the
-files.
+They come as a Dataset of (prepared pixels, label, what was seen of them, a digest), or (None,
+label, why) where a file is broken, with `side`, `name`, `class_names` (None: one for each label),
+`files` and `in_test` (of each whether it is for testing; None: see below), and for what is said of
+them `title`, `name_of(index)`, `lines`, `unreadable` and `others`. Its `scales` are changed to what
+all of them ask for. Its `signature` is None if all are in memory, else it changes with the files.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from vae_lesson.data import Images
-from vae_lesson.sources.memory import UNLABELLED
-from vae_lesson.sources.pictures import ON_BLACK, USUAL, scale, with_channels
+from vae_lesson.sources.pictures import HEIC, ON_BLACK, RAW, UNLABELLED, USUAL, scale, with_channels
+from vae_lesson.sources.split import listed, look, near_copies, some
 
 FEWEST, FEW, MANY = 20, 1000, 500  # pictures; MANY files are read by all cores, and kept
 TENTH = 2**64 // 10  # a picture with a hash under it is a test picture
@@ -49,7 +49,7 @@ def read_images(pictures: Dataset, cache: Path, colour: bool | None, seed: int) 
     rows, known = kept or _read(pictures, colour, seed)
     for line in known["lines"]:
         print(line)
-    labels, names = (known["train_labels"], known["test_labels"]), pictures.class_names
+    labels, names = known["labels"], pictures.class_names
     seen = {label for part in labels for label in part}
     if len({isinstance(label, str) for label in seen - {UNLABELLED}}) > 1:
         raise ValueError(f"{pictures.title} has names and numbers as labels: use one of them")
@@ -68,7 +68,11 @@ def read_images(pictures: Dataset, cache: Path, colour: bool | None, seed: int) 
     with warnings.catch_warnings(action="ignore"):  # of rows that can only be read: nobody writes
         pixels = torch.from_numpy(rows)
     train, test = pixels[: len(train_labels)], pixels[-len(test_labels) :]
-    return Images(pictures.name, train, train_labels, test, test_labels, tuple(names))
+    return Images(
+        *(pictures.name, train, train_labels, test, test_labels, tuple(names)),
+        *(tuple(pictures.files[i] for i in part if pictures.files) for part in known["indices"]),
+        {kind: tuple(span) for kind, span in known["scales"].items()},
+    )
 
 
 def _read(pictures: Dataset, colour: bool | None, seed: int) -> Read:
@@ -133,32 +137,29 @@ def _read_into(
     """Write pictures to a file, for training from its front and for testing from its back; what
     cannot be read leaves a hole between them. Return its shape, labels, and lines to be said.
 
-    A hash of a picture's pixels, in grey, and of the seed says where it goes: the same one always
-    to the same part, whatever it is called and whatever lies beside it. Only where a part would be
-    empty are the pictures of the lowest hash alone for testing. Where all of them together ask for
-    another black or white than the usual one, they are read a second time.
+    Where they bring no split, a hash of a picture's own bytes and of the seed says where it goes:
+    the same one always to the same part, whatever it is called and whatever lies beside it. Only
+    where a part would be empty are the pictures of the lowest hash alone for testing. Where all of
+    them together ask for another black or white than the usual one, they are read a second time.
     """
     in_colour = _any_in_colour(pictures) if colour is None else colour
     order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
-    train_labels, test_labels, broken, hashes, n_made_grey = [], [], [], set(), 0
+    parts, broken, n_made_grey = ([], []), [], 0  # of training and of test pictures, what is known
     spans = {}  # of each kind of numbers: how many pictures, the least number and the greatest
     bar = {"total": len(order), "unit": "picture", "disable": len(order) < MANY}
-    for index, (pixels, label, seen) in tqdm(zip(order, _each(pictures, order)), "pictures", **bar):
-        if pixels is None:
-            broken.append((index, seen))
+    for index, found in tqdm(zip(order, _each(pictures, order)), "pictures", **bar):
+        if found[0] is None:
+            broken.append((index, found[2]))
             continue
+        pixels, label, seen, digest = found
         kind, low, high = seen
         n, least, greatest = spans.get(kind, (0, low, high))
         spans[kind] = n + 1, min(low, least), max(high, greatest)
-        grey = with_channels(pixels, False).tobytes()
-        digest = hashlib.blake2b(grey, digest_size=8, key=str(seed).encode()).digest()
-        hashes.add(key := int.from_bytes(digest))
-        if key < bound:
-            test_labels.append(label)
-            place = len(order) - len(test_labels)
-        else:
-            place = len(train_labels)
-            train_labels.append(label)
+        digest = hashlib.blake2b(digest, digest_size=8, key=str(seed).encode()).digest()
+        key = int.from_bytes(digest)
+        for_test = key < bound if pictures.in_test is None else pictures.in_test[index]
+        place = len(order) - 1 - len(parts[1]) if for_test else len(parts[0])
+        parts[for_test].append((label, index, key, look(with_channels(pixels, False))))
         content = with_channels(pixels, in_colour).tobytes()
         file.seek(place * len(content))
         file.write(content)
@@ -167,41 +168,49 @@ def _read_into(
     if scales != USUAL and pictures.scales is USUAL:
         pictures.scales = scales
         return _read_into(file, pictures, colour, seed, bound)
-    if len(hashes) > 1 and not (train_labels and test_labels):
-        return _read_into(file, pictures, colour, seed, bound=sorted(hashes)[1])
+    keys = sorted({known[2] for part in parts for known in part})
+    if pictures.in_test is None and len(keys) > 1 and not all(parts):
+        return _read_into(file, pictures, colour, seed, bound=keys[1])
+    parts[1].reverse()  # the first to come lies last
     n_made_grey *= colour is None  # else it was asked for
     return {
         "shape": [len(order), *[3] * in_colour, pictures.side, pictures.side],
-        "train_labels": train_labels,
-        "test_labels": test_labels[::-1],  # the first to come lies last
-        "lines": _remarks(pictures, train_labels, test_labels, sorted(broken), spans, n_made_grey),
+        "labels": [[known[0] for known in part] for part in parts],
+        "indices": [[known[1] for known in part] for part in parts],
+        "scales": pictures.scales,
+        "lines": _remarks(pictures, parts, sorted(broken), spans, n_made_grey),
     }
 
 
 def _remarks(
     pictures: Dataset,
-    train_labels: list,
-    test_labels: list,
+    parts: tuple[list[tuple], list[tuple]],
     broken: list[tuple[int, str]],
     spans: dict,
     n_made_grey: int,
 ) -> list[str]:
     """Return what is to be said of pictures; ValueError if nothing can be trained on them."""
-    n, lines = len(train_labels) + len(test_labels), []
+    n, lines = sum(map(len, parts)), [*pictures.lines]
     names = [pictures.name_of(index) + (f" ({why})" if why else "") for index, why in broken]
     if names := [*pictures.unreadable, *names]:
-        more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-        shown = ", ".join(names[:5])
-        lines.append(f"{len(names):,} could not be read and are left out: {shown}{more}.")
-    if pictures.n_others:
-        lines.append(f"{pictures.n_others:,} other files are left out: Pillow opens no such names.")
+        lines.append(f"Left out, since they cannot be read ({len(names):,}): {some(names)}.")
+    others = dict(sorted(pictures.others.items()))
+    if camera := [each for each in others if each in HEIC | RAW]:
+        counts = listed(f"{others.pop(each):,} {each}" for each in camera)
+        hints = ["pip install pillow-heif"] if HEIC.intersection(camera) else []
+        raw = [each for each in camera if each in RAW]
+        hints += [f"export {listed(raw)} as JPEG"] if raw else []
+        lines.append(f"Left out: {counts}. To have them: {listed(hints)}.")
+    if n_others := sum(others.values()):
+        lines.append(f"Left out, since Pillow opens no such names: {n_others:,}.")
     if n < FEWEST:
         few = f"{pictures.title} has {n} pictures that can be read, of at least {FEWEST}."
         raise ValueError(" ".join([few, *lines]))
-    if not (train_labels and test_labels):
-        raise ValueError(
-            f"{pictures.title} has the same picture {n} times: nothing is left to test with"
-        )
+    if not all(parts):
+        why = f"the same picture {n} times: nothing is left to test with."
+        if pictures.in_test is not None:
+            why = "no picture that can be read in one part of its split."
+        raise ValueError(" ".join([f"{pictures.title} has {why}", *lines]))
     for kind, (count, low, high) in spans.items():
         black, white = pictures.scales[kind]
         if kind == ON_BLACK:
@@ -211,9 +220,7 @@ def _remarks(
                 f"{count:,} pictures ({kind}) go from {low:.6g} to {high:.6g}: in all of them "
                 f"{black:.6g} is black and {white:.6g} white."
             )
-    splits = {"train", "test", "val", "valid"}.intersection([*train_labels, *test_labels])
-    if len(splits) > 1:
-        lines.append(f"The folders {' and '.join(sorted(splits))} are taken for classes.")
+    lines += _on_both_sides(pictures, *parts)
     if n_made_grey:
         lines.append(
             f"{n_made_grey:,} of {n:,} pictures are in colour, but none of those looked at first: "
@@ -224,6 +231,34 @@ def _remarks(
             f"{n} pictures are few: a model learns them by heart. Expect the −ELBO of test "
             "pictures to rise while that of training pictures still falls."
         )
+    return lines
+
+
+def _on_both_sides(pictures: Dataset, train: list[tuple], test: list[tuple]) -> list[str]:
+    """Return what is said of copies, near copies, and classes on one side only of a split."""
+    lines, of_train = [], {key: index for _, index, key, _ in train}
+    if n_copies := len(train) + len(test) - len({known[2] for known in [*train, *test]}):
+        where = ", on the same side" if pictures.in_test is None else ""
+        lines.append(f"Exact copies of other pictures{where}: {n_copies:,}.")
+    name = pictures.name_of
+    if again := [(index, of_train[key]) for _, index, key, _ in test if key in of_train]:
+        pair = " and ".join(map(name, again[0]))
+        lines.append(
+            f"Test pictures that are training pictures too: {len(again):,}, such as {pair}."
+        )
+    new = [known for known in test if known[2] not in of_train]
+    near = near_copies([known[3] for known in train], [known[3] for known in new])
+    if pairs := [(known[1], train[i][1]) for known, i in zip(new, near) if i is not None]:
+        lines.append(
+            f"Test pictures that look like a training picture: {len(pairs):,}, such as "
+            f"{' and '.join(map(name, pairs[0]))}. Of a burst, or saved again? A test on them says "
+            "little of new pictures: keep such on one side, in folders train/ and test/."
+        )
+    if pictures.in_test is not None:
+        sides = [{known[0] for known in part} for part in (train, test)]
+        for side, other, what in [(*sides, "test"), (*sides[::-1], "training")]:
+            if only := sorted(str(each) for each in side - other - {UNLABELLED}):
+                lines.append(f"There is no {what} picture of {some(only)}.")
     return lines
 
 
