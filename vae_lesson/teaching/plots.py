@@ -245,7 +245,7 @@ def paths(way: Tensor, points: Tensor, *, alt: str = "") -> Figure:
         ax.add_patch(FancyArrowPatch(*path[-2:].tolist(), arrowstyle="-|>", **style))
     ax.scatter(*way[0].T.cpu(), s=60, facecolors="white", edgecolors=BLUE, linewidths=2, zorder=3)
     ax.scatter(*points.mean(dim=0).tolist(), s=120, marker="x", color="black", zorder=3)
-    return _as_planes(fig, "z₁", "z₂")
+    return _as_planes(fig, "z[0]", "z[1]")
 
 
 def paths_in_time(ways: dict[str, Tensor], *, alt: str = "") -> Figure:
