@@ -5,6 +5,7 @@ Needs Debian's `chromium` (apt-get install chromium); without it these tests ski
 """
 
 import io
+import re
 import shutil
 
 import labs
@@ -65,7 +66,7 @@ def page(browser):
 def explorers(page, name: str):
     """Give the outputs of each cell of a lesson that shows an explorer, in view."""
     lines = [line for cell in read(name).cells for line in cell.source.splitlines()]
-    calls = [line for line in lines if line.startswith("explore.")]
+    calls = [line for line in lines if re.match(r"(\w+ = )?explore\.", line)]
     assert calls
     for call in calls:
         labs.show(page, call)
