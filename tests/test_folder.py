@@ -656,6 +656,7 @@ def test_a_picture_with_a_profile_is_shown_in_its_own_colours():
 
 
 def test_heic_and_raw_are_named_with_what_to_do(forty, capsys):
+    pictures.know_heic()
     if ".heic" in Image.registered_extensions():
         pytest.skip("pillow-heif is installed")
     for i, name in enumerate(("a.heic", "b.HEIC", "c.cr2", "d.NEF", "notes.txt")):
@@ -673,11 +674,12 @@ def test_heic_and_raw_are_named_with_what_to_do(forty, capsys):
 
 
 def test_heic_is_read_where_something_can(forty, monkeypatch, capsys):
+    pictures.know_heic()
     monkeypatch.setattr(Image, "EXTENSION", dict(Image.registered_extensions()))
     if ".heic" not in Image.EXTENSION:  # else the real one
         known = {"register_heif_opener": lambda: Image.register_extension("PNG", ".heic")}
         monkeypatch.setitem(sys.modules, "pillow_heif", Mock(**known))
-        pictures.know_heic()
+        pictures.know_heic.cache_clear()
         (forty / "0.png").rename(forty / "0.HEIC")
     else:
         noise(0).save(forty / "0.heic")

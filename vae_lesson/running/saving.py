@@ -82,18 +82,17 @@ def save_model(
 
 def check_kind(model: nn.Module) -> None:
     """Raise ValueError for a model that `load_model` could not make again by itself."""
-    kind = type(model).__name__
     if isinstance(model, AdaptedVAE):
         raise ValueError(
             f"only {' and '.join(KINDS)} can be made again by themselves, not the "
             f"{type(model.model).__name__} that this adapts: train it by fit, keep it by "
             "save_model(model, path), and load it by load_model(path, network=...)"
         )
-    if kind not in KINDS or type(model) is not KINDS[kind]:
+    if type(model) not in KINDS.values():
         raise ValueError(
-            f"a {kind} cannot be saved here, only {' and '.join(KINDS)}, and networks of your own "
-            "that encode and decode: save_model(adapt(network, shape), path). Or keep any by "
-            "torch.save(network.state_dict(), path), and load it by "
+            f"a {type(model).__name__} cannot be saved here, only {' and '.join(KINDS)}, and "
+            "networks of your own that encode and decode: save_model(adapt(network, shape), path). "
+            "Or keep any by torch.save(network.state_dict(), path), and load it by "
             "network.load_state_dict(torch.load(path))"
         )
 

@@ -29,15 +29,13 @@ HEIC = {".heic", ".heif", ".hif"}
 RAW = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
 
 
+@lru_cache(maxsize=1)
 def know_heic() -> None:
-    """Have Pillow open HEIC where pillow-heif is installed."""
+    """Have Pillow open HEIC where pillow-heif is installed; once, when files are to be read."""
     with contextlib.suppress(ImportError):
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
-
-
-know_heic()
 
 
 class Folder(Dataset):
@@ -118,6 +116,7 @@ def _nearly_split(top: str, first: list[str], below: list[list[str]], title: str
 def _find(folder: Path) -> tuple[list[str], list[str], Counter]:
     """Return the paths of pictures, from the folder on, those of unreadable subfolders, and how
     many other files there are of each extension."""
+    know_heic()
     kinds = Image.registered_extensions()
     paths, errors, others = [], [], Counter()
     for here, folders, names in os.walk(folder, onerror=errors.append, followlinks=True):
@@ -166,6 +165,7 @@ def read(
         return *_square(values, kind, side, scales), content
     with open(picture, "rb") as file:
         content = hashlib.file_digest(file, digest).digest()
+    know_heic()
     with Image.open(picture) as opened:
         opened.draft(None, (2 * side, 2 * side))  # no more of a JPEG than needed
         return *prepare(opened, side, scales), content
