@@ -74,9 +74,6 @@ directions = {{
     "label": (torch.eye(5)[1] / 4, (0, 9, 1)),
     "to one side": (torch.eye(5)[2], (-1, 7)),
 }}
-low, high = torch.tensor([[2.0, -1.0]] * 4 + [[7.0, 0.0]]), torch.tensor([[0.5, 0.25]] * 5)
-moments = [(low * k / 2, k * high.log()) for k in range(3)]
-clouds = {{"β = 0": moments, {HOSTILE!r}: [(0 * mu, 0 * log_var) for mu, log_var in moments]}}
 """
 CALLS = {
     "latent_sliders": "explore.latent_sliders(vae, z0, images.test)",
@@ -88,9 +85,9 @@ CALLS = {
     "draw_digit": "explore.draw_digit(vae, images)",
     "change_tokens": "explore.change_tokens(vq, images.test[20])",
     "toy": "explore.toy()",
-    "watch_clouds": "explore.watch_clouds(clouds, [0, 10, 500], torch.full((5,), 3))",
+    "playground": "explore.playground()",
 }
-FIGURES = ("toy", "watch_clouds")  # without a decoder
+FIGURES = ("toy", "playground")  # without a decoder
 SLIDERS = pytest.mark.parametrize("name", [name for name in CALLS if "sliders" in name])
 MAPS = pytest.mark.parametrize("name", [name for name in CALLS if "map" in name])
 
@@ -511,43 +508,118 @@ def test_its_curves_are_the_densities(host):
         np.testing.assert_allclose(np.interp(z, x, 2 - y), wanted.exp(), atol=1e-3)
 
 
-def reddish(canvas) -> np.ndarray:
-    """Return [left, right, bottom, top] of what has class 3's colour on a panel, in z."""
-    values = canvas.evaluate(
-        "c => [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
-    )
-    image = np.array(values[1:]).reshape(values[0], values[0], 4).astype(int)
-    rows, columns = np.nonzero((image[..., 0] - image[..., 2] > 100) & (image[..., 3] > 90))
-    ends = [columns.min(), columns.max(), values[0] - rows.max(), values[0] - rows.min()]
-    return (np.array(ends) / values[0] * 2 - 1) * 5  # which the axes reach
+class Play:
+    """The playground on a page."""
+
+    def __init__(self, part: Part) -> None:
+        self.part, self.plane = part, part.element.locator(".vae-plane canvas")
+        self.terms = part.element.locator(".vae-right p")
+
+    def begin(self) -> None:
+        """Begin anew, with all as usual, and stand still."""
+        if self.part.get("button", "Pause").count():
+            self.part.press("Pause")
+        for label in ("vae", "2", "full"):
+            self.part.element.get_by_label(f"{label}: ").check()
+        for label in ("the draw blocks", "recon as a mean", "what the plane"):
+            self.part.element.get_by_label(label).uncheck()
+        self.part.type(0, "1")
+        self.part.press("Again")
+        self.until(lambda: self.step() == 0)
+
+    def step(self) -> int:
+        return int(
+            self.part.element.locator(".vae-buttons small").inner_text().split()[1].strip(",")
+        )
+
+    def kl(self) -> float:
+        return float(re.search(r"KL ([\d.]+)", self.terms.inner_text())[1])
+
+    def until(self, condition) -> None:
+        def check() -> None:
+            assert condition(), self.part.element.inner_text()
+
+        labs.eventually(check)
+
+    def trains(self, n_steps: int) -> None:
+        """Train until it has taken so many steps, and pause."""
+        self.part.press("Start")
+        self.until(lambda: self.step() >= n_steps)
+        self.part.press("Pause")
+        self.part.page.wait_for_timeout(300)  # it hears that after some more steps
 
 
-def test_clouds_move_by_keyboard_mouse_and_by_themselves(host):
-    part = host("watch_clouds")
-    first, second = part.element.locator("canvas").all()
+def test_the_playground_trains_collapses_and_begins_anew(host):
+    play = Play(host("playground"))
+    play.begin()
+    first = labs.pixels(play.plane)
+    play.part.press("One step")
+    play.until(lambda: play.step() == 1)
+    play.trains(600)
+    assert play.kl() > 0.5 and (labs.pixels(play.plane) != first).any()
+    play.part.type(0, "4", "Enter")  # while it stands
+    play.trains(play.step() + 600)
+    assert play.kl() < 0.1
+    at = play.step()
+    play.part.page.wait_for_timeout(300)
+    assert play.step() == at  # it stands
+    play.part.press("Again")
+    play.until(lambda: play.step() == 0)
 
-    def arrived(step: int, ends: list[float], says: str) -> None:
-        """The slider says this step, and the clouds of the first model reach so far."""
-        expect(part.element.get_by_text(f"step {step}", exact=True)).to_be_visible()
-        assert part.sliders.get_attribute("aria-valuetext") == str(step)
-        expect(part.get("img", f"clouds of β = 0 at step {step}: {says}")).to_be_visible()
-        np.testing.assert_allclose(reddish(first), ends, atol=0.1)
-        np.testing.assert_allclose(reddish(second), [-2, 2, -2, 2], atol=0.1)
 
-    way = [1 - 2 * 0.5**0.5, 3.5 + 2 * 0.5**0.5, -1.5, 1]  # of four clouds and the fifth
-    part.sliders.focus()
-    part.keys("Home")
-    arrived(0, [-2, 2, -2, 2], "typical σ 1.0, KL 0.0 nats")
-    part.keys("ArrowRight")
-    arrived(10, way, "typical σ 0.50, KL 2.1 nats")
-    part.keys("End")
-    arrived(500, [1, 3, -1.5, -0.5], "typical σ 0.25, KL 8.1 nats; 1 of 5 outside")
-    labs.touch(part.sliders, (0.5, 0.5))
-    arrived(10, way, "typical σ 0.50, KL 2.1 nats")
-    part.press("Play")
-    arrived(500, [1, 3, -1.5, -0.5], "typical σ 0.25, KL 8.1 nats; 1 of 5 outside")
-    part.page.wait_for_timeout(500)  # and there it stays
-    assert part.values() == [2]
+def test_what_is_changed_while_it_trains_counts_and_an_autoencoder_has_no_kl(host):
+    play = Play(host("playground"))
+    play.begin()
+    play.part.press("Start")
+    play.until(lambda: play.step() > 100)
+    play.part.element.get_by_label("autoencoder: ").check()
+    play.until(lambda: "KL" not in play.terms.inner_text())
+    assert play.step() > 100  # it goes on
+    play.part.element.get_by_label("8: two seen").check()  # another network: it begins anew
+    play.until(lambda: 0 < play.step() < 100)
+    play.part.press("Pause")
+
+
+def test_a_click_and_the_arrows_decode_a_code(host):
+    play = Play(host("playground"))
+    play.begin()
+    play.trains(300)
+    decoded = play.part.get("img", "what the chosen point decodes to")
+    readout = play.part.element.locator("output", has_text="z = ")
+
+    def at() -> np.ndarray:
+        return np.array(re.findall(r"-?\d\.\d\d", readout.inner_text()), float)
+
+    labs.touch(play.part.area, (0.5, 0.25))
+    play.until(lambda: np.abs(at() - [0, 2]).max() < 0.03)
+    there, start = labs.pixels(decoded), at()
+    play.part.keys(*10 * ["ArrowDown"], *10 * ["ArrowRight"])
+    play.until(lambda: np.abs(at() - start - [1, -1]).max() < 0.011)
+    play.until(lambda: (labs.pixels(decoded) != there).any())
+    plane = labs.pixels(play.plane)
+    play.part.element.get_by_label("what the plane decodes to").check()
+    play.until(lambda: (labs.pixels(play.plane) != plane).mean() > 0.2)
+
+
+def test_the_tour_asks_first_and_then_says_what_came(host):
+    play = Play(host("playground"))
+    play.begin()
+    tour = play.part.get("region", "tour")
+    expect(tour).not_to_contain_text("You said")
+    play.part.element.get_by_label("half as wide as").check()
+    expect(tour).to_contain_text("You said: half as wide as N(0, I); it is: at least twice as wide")
+    expect(tour).to_contain_text("lesson 01")
+    assert tour.get_by_role("link").count() == isinstance(host, Page)
+    play.part.press("Next")
+    expect(tour).not_to_contain_text("You said")
+    play.part.element.get_by_label("about 10").check()
+    expect(tour).to_contain_text("Then move β to 1")
+    play.until(lambda: play.step() > 700)
+    expect(tour).not_to_contain_text("You said")  # β was not moved yet
+    play.part.type(0, "1", "Enter")
+    expect(tour).to_contain_text("You said: about 10; it is: 2 to 3 (KL ")
+    play.begin()
+    play.part.press("Back")
 
 
 def cleared(part: Part) -> Part:
@@ -653,7 +725,12 @@ def test_every_part_has_a_name_as_it_is_written_and_the_keyboard_reaches_it(name
     controls.first.focus()
     part.keys("d", "d")  # in JupyterLab they would delete the cell
     wanted = controls.evaluate_all(  # the other radios by the arrow keys
-        "all => [...all.keys()].filter((i) => all[i].type !== 'radio' || all[i].checked)"
+        """all => [...all.keys()].filter((i) => {
+          if (all[i].disabled || !all[i].checkVisibility()) return false;
+          const group = all.filter(({ name }) => name && name === all[i].name);
+          const stop = group.find(({ checked }) => checked) ?? group[0];
+          return all[i].type !== "radio" || all[i] === stop;
+        })"""
     )
     for i in wanted:
         assert controls.evaluate_all("all => all.indexOf(document.activeElement)") == i
@@ -776,12 +853,13 @@ def test_what_a_decoder_raises_is_said_until_the_next_good_move(notebook, folder
 
 
 def test_figures_move_while_the_kernel_is_busy(notebook, folder):
-    toy, clouds = map(notebook, FIGURES)
+    toy, playground = map(notebook, FIGURES)
     with while_there_is("cell", notebook, folder):
         toy.sliders.first.press("End")
         toy_stands(toy, 2, toy.values()[1])
-        clouds.sliders.press("Home")
-        expect(clouds.element.get_by_text("step 0", exact=True)).to_be_visible()
+        play = Play(playground)
+        play.begin()
+        play.trains(50)
 
 
 @pytest.mark.parametrize("lag", ["cell", "model"])
@@ -844,6 +922,53 @@ def test_without_javascript_the_still_pictures_stay(browser, folder):
     page.goto((folder / "explorers.html").as_uri())
     for part in ("img", "noscript"):
         expect(page.locator(f".still {part}:visible")).to_have_count(len(CALLS))
+
+
+def test_the_playground_s_settings_are_in_the_address(page, browser, folder):
+    play = Play(page("playground"))
+    play.begin()
+    play.part.type(0, "2.5")
+    play.part.element.get_by_label("the draw blocks").check()
+    assert page.page.url.endswith("#beta=2.5&blocked=true")
+    other = browser.new_page()
+    other.goto(page.page.url)
+    opened = other.locator(".vae-explorer", has=other.locator(".vae-tour"))
+    expect(opened.get_by_label("β, typed")).to_have_value("2.50")
+    expect(opened.get_by_label("the draw blocks")).to_be_checked()
+    other.close()
+    play.begin()
+    assert page.page.url.endswith("#")
+
+
+def test_the_playground_rests_out_of_sight(page):
+    play = Play(page("playground"))
+    play.begin()
+    play.part.press("Start")
+    play.until(lambda: play.step() > 50)
+    page.page.evaluate("scrollTo(0, 0)")
+    page.page.wait_for_timeout(500)
+    at = play.step()
+    page.page.wait_for_timeout(500)
+    assert play.step() == at
+    play.part.element.scroll_into_view_if_needed()
+    play.until(lambda: play.step() > at)
+    play.part.press("Pause")
+
+
+def test_the_page_answers_while_the_playground_trains(page):
+    """Between two frames pass 16 ms; what the page does in one takes less."""
+    play = Play(page("playground"))
+    play.begin()
+    play.part.press("Start")
+    gaps = page.page.evaluate(
+        """async () => {
+          const times = [];
+          for (let i = 0; i < 90; i++) times.push(await new Promise(requestAnimationFrame));
+          return times.slice(1).map((time, i) => time - times[i]);
+        }"""
+    )
+    play.part.press("Pause")
+    assert np.median(gaps) < 20  # 16.7, on a quiet machine
 
 
 def test_a_key_changes_the_picture_within_a_frame(page):

@@ -34,9 +34,9 @@ GIVEN = {
         "the toy's noise, and the x that was seen": "0.5 1.2",
         "the logarithm of 2": "0.69",
         "the toy's smallest gap, and where it is: test_explore": "0.23 0.52 0.26",
-        "σ in the film's still picture": "0.82 0.85 16 0.019 0.17",
+        "the playground, five seeds, β = 4 and 1 (a band: test_playground)": "1,000 0.00 2.1 2.2",
         "106.1 + 21.3": "127",
-        "steps that the cell takes; the largest byte": "500 255",
+        "the largest byte": "255",
     },
     "03": {"the threshold of an active unit": "0.01"},
     "04": {

@@ -37,7 +37,7 @@ def site(tmp_path_factory):
 
 def test_the_wheel_has_every_file_of_the_package(site):
     files = {path.relative_to(PROJECT) for path in PACKAGE.rglob("*.*") if path.suffix != ".pyc"}
-    assert {path.suffix for path in files} == {".py", ".js", ".css", ".json"}
+    assert {path.suffix for path in files} == {".py", ".js", ".css", ".json", ".png"}
     assert {path.relative_to(site) for path in site.glob("vae_lesson/**/*.*")} == files
 
 

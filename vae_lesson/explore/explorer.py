@@ -29,8 +29,8 @@ from vae_lesson.explore.decoder import Decoder, packed
 from vae_lesson.explore.pictures import below, beside, captioned, enlarged, png, written
 
 FRONT = Path(__file__).parent / "front"
-KINDS = ("sliders", "map", "tokens", "morph", "drawing", "toy", "clouds")
-MODULES = ("parts", *KINDS, "explorer", "kernel")
+KINDS = ("sliders", "map", "tokens", "morph", "drawing", "toy", "playground")
+MODULES = ("parts", "vae", "trainer", "paint", "tour", *KINDS, "explorer", "kernel")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STILL = "the explorer, as a still picture"  # the text beside it, by which it is known
 LOCK = threading.RLock()  # a kernel may hear the page in one thread and run a cell in another

@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import matplotlib.backends.backend_agg
+import matplotlib.figure
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -9,13 +9,14 @@
 //
 // A kind gets `core` and returns {elements, place, paint}: `place(z, controls)` moves its controls
 // to a code without asking, `paint(answer)` shows what comes with it. One without `place` is a figure
-// that draws what it shows from `state`, and asks its host for nothing.
+// that draws what it shows from `state`, and asks its host for nothing. `close`, where there is
+// one, ends what a kind has begun.
 
 import { inTurn, make, picture, pictures } from "./parts.js";
-import { clouds } from "./clouds.js";
 import { drawing } from "./drawing.js";
 import { map } from "./map.js";
 import { morph } from "./morph.js";
+import { playground } from "./playground.js";
 import { sliders } from "./sliders.js";
 import { tokens } from "./tokens.js";
 import { toy } from "./toy.js";
@@ -59,13 +60,15 @@ export function explorer(host, el) {
     paint(answer);
   }
 
-  const kind = { clouds, drawing, map, morph, sliders, tokens, toy }[state.kind](core);
+  const kind = { drawing, map, morph, playground, sliders, tokens, toy }[state.kind](core);
   const warnings = state.warnings.map((words) => make("p", { className: "vae-warning" }, words));
   el.classList.add("vae-explorer");
   el.append(...warnings, ...kind.elements, notice);
-  if (!kind.place) return;
-  show(host.shown);
-  host.others(show);
+  if (kind.place) {
+    show(host.shown);
+    host.others(show);
+  }
+  return kind.close;
 }
 
 // What a host has shown: a code, or the pixels of a drawing.

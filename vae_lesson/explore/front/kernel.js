@@ -52,7 +52,10 @@ function asBytes(numbers) {
 export default {
   render({ model, el }) {
     const host = kernel(model);
-    explorer(host, el);
-    return () => host.close();
+    const close = explorer(host, el);
+    return () => {
+      close?.();
+      host.close();
+    };
   },
 };

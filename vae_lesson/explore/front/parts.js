@@ -30,13 +30,13 @@ function newId() {
   return `vae-${Math.random().toString(36).slice(2)}`;
 }
 
-// One of some names, each with words for it: {name: words}. `choose` tells it which.
+// One of some names, each with words for it, or "": {name: words}. `choose` tells it which.
 export function choice(legend, options, action) {
   const group = newId();
   const radios = Object.entries(options).map(([value, words]) => {
     const input = control("input", { type: "radio", name: group, value });
     input.onchange = () => action(value);
-    return make("label", {}, input, ` ${value}: ${words}`);
+    return make("label", {}, input, words ? ` ${value}: ${words}` : ` ${value}`);
   });
   const element = make("fieldset", {}, make("legend", {}, legend), ...radios);
   const choose = (value) => {
@@ -46,9 +46,8 @@ export function choice(legend, options, action) {
 }
 
 // A name, a slider, and its value as a number that can be typed. `set` moves it without a word.
-export function range({ name, low, high, step }, moved) {
+export function range({ name, low, high, step, decimals = Number.isInteger(step) ? 0 : 2 }, moved) {
   const id = newId();
-  const decimals = Number.isInteger(step) ? 0 : 2;
   const ends = { min: low, max: high, step };
   const slider = control("input", { type: "range", id, ...ends });
   const number = control("input", { type: "number", ariaLabel: `${name}, typed`, ...ends });

@@ -1,0 +1,161 @@
+"""The playground: a VAE of 8×8 digits that trains in the page, forward, backward and Adam in
+JavaScript (front/vae.js), while one moves β. Neither kernel nor torch takes part.
+
+Its numbers are the course's: nats per image of the test images, a tenth of scikit-learn's digits.
+"""
+
+import functools
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from vae_lesson.explore.explorer import FRONT, Figure
+
+LEGEND = (
+    "Dots: the codes of the test images, a colour a digit. Ellipses: some of their clouds, at 2σ. "
+    "Grey circles: the prior N(0, I) at 1σ (dashed) and 2σ. Black: the point that you chose. What "
+    "is trained is recon + β · KL; −ELBO is recon + KL, whatever β is. Data: scikit-learn's 1,797 "
+    "digits of 8×8 pixels, a tenth held out (E. Alpaydin and C. Kaynak, Optical recognition of "
+    "handwritten digits, UCI 1998, CC BY 4.0)."
+)
+# Each: what to know; a question, its answers, and the right one; what is set; what to do, which is
+# waited for where `until` says how far; the number to watch; one sentence; and where it is proved.
+TOUR = [
+    {
+        "title": "An autoencoder",
+        "tells": (
+            "An encoder makes of each image a code, here two numbers: a dot below. A decoder "
+            "rebuilds the image from it. N(0, I), the prior, is the bell-shaped cloud around (0, "
+            "0) within the grey circles; its spread is 1."
+        ),
+        "asks": "Trained to rebuild and nothing else: how wide will the dots scatter?",
+        "answers": ["half as wide as N(0, I)", "as wide", "at least twice as wide"],
+        "right": 2,
+        "set": {"model": "autoencoder"},
+        "todo": "Which digits never turn up among the draws from N(0, I)? Where do they lie?",
+        "watch": "spread",
+        "says": "Nothing tells the codes where to lie: many are outside of the circles.",
+        "lesson": ["01_autoencoder", "lesson 01"],
+    },
+    {
+        "title": "From β = 0 to β = 1",
+        "tells": (
+            "A VAE gives each image a cloud of codes, with a middle μ and a width σ, and draws z "
+            "from it. recon says how badly the image is rebuilt, KL how far its cloud is from N(0,"
+            " I): 0 if it is the same. Both in nats; trained is recon + β · KL."
+        ),
+        "asks": "At β = 0 the KL is above 10 nats. What will it be at β = 1?",
+        "answers": ["about 10", "about 5", "2 to 3"],
+        "right": 2,
+        "set": {"beta": 0},
+        "todo": "Look at the clouds for two seconds. Then move β to 1.",
+        "until": {"beta": 1},
+        "watch": "kl",
+        "says": (
+            "The clouds have grown together into N(0, I), where draws find them; recon is a little"
+            " worse than at β = 0."
+        ),
+        "lesson": ["02_vae", "lesson 02"],
+    },
+    {
+        "title": "β = 4",
+        "tells": "",
+        "asks": "The KL now weighs four times as much. What will it be?",
+        "answers": ["about 8 nats", "about 1 nat", "0"],
+        "right": 2,
+        "set": {"beta": 4},
+        "todo": (
+            "At which β does it die? Set 2, press Again, wait for step 1,000; then 2.5, then 3. "
+            "(Without Again it may stay dead.)"
+        ),
+        "watch": "kl",
+        "says": (
+            "Every cloud is N(0, I), so the code says nothing, and all images are rebuilt alike: "
+            "posterior collapse."
+        ),
+        "lesson": ["06_rate_distortion", "lesson 06"],
+    },
+    {
+        "title": "A draw that blocks the gradient",
+        "tells": "",
+        "asks": (
+            "β = 1 again, but z is drawn so that recon's gradient does not pass to μ and σ (in "
+            "PyTorch by .sample() or .detach()). What will the KL be?"
+        ),
+        "answers": ["above 10 nats", "about 2 nats", "0"],
+        "right": 2,
+        "set": {"blocked": True},
+        "todo": "Take the mistake away (below, “two mistakes”), and give it ten seconds.",
+        "watch": "kl",
+        "says": (
+            "Only the KL reaches the encoder, and the KL wants N(0, I). With z = μ + σ ε recon "
+            "reaches it too."
+        ),
+        "lesson": ["02_vae", "lesson 02, section 3"],
+    },
+    {
+        "title": "A mean in place of the sum",
+        "tells": "",
+        "asks": (
+            "β = 1; recon is taken as the mean over the 64 pixels, not their sum, and the KL as "
+            "before. What will the KL be?"
+        ),
+        "answers": ["above 10 nats", "about 2 nats", "0"],
+        "right": 2,
+        "set": {"mean": True},
+        "todo": (
+            "Type 0.02 for β, about 1/64, and give it ten seconds. That was the tour: lesson 01 "
+            "begins at the beginning."
+        ),
+        "watch": "kl",
+        "says": (
+            "recon/64 + KL is (recon + 64 · KL)/64: it was β = 64. (The numbers shown are the "
+            "sums.)"
+        ),
+        "lesson": ["02_vae", "lesson 02, section 6"],
+    },
+]
+
+
+@functools.lru_cache
+def tiny_digits() -> dict:
+    """Return bytes of `train` and `test`, 64 an image, 0 to 16; and `labels` of the test images,
+    the first ten of which are 0 to 9."""
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.data))
+    test, train = np.split(order, [len(order) // 10])
+    firsts = [np.flatnonzero(digits.target[test] == label)[0] for label in range(10)]
+    test = np.concatenate([test[firsts], np.delete(test, firsts)])
+    pixels = digits.data.astype(np.uint8)
+    images = {"train": pixels[train].tobytes(), "test": pixels[test].tobytes()}
+    return images | {"labels": digits.target[test].tolist()}
+
+
+class Playground(Figure):
+    """The page trains; its address, on a site, holds what has been set."""
+
+    _title, _page = "Playground", "playground.html"
+
+    @property
+    def for_page(self) -> dict:
+        return {"page": self._page}
+
+    def _still(self) -> np.ndarray:
+        # Drawn by tools/playground.py.
+        return np.asarray(Image.open(FRONT / "playground.png").convert("RGB"))
+
+    def _words(self) -> str:
+        return (
+            "a VAE of 8×8 digits after some training: its codes on a plane, a cloud for each image"
+            " within the circles of N(0, I); curves of recon, KL and −ELBO; test images, what is "
+            "rebuilt of them, and twenty draws"
+        )
+
+
+def playground() -> Playground:
+    """Return a VAE to train in the page: move β, break it, and see what becomes of its codes.
+
+    64–64–2 (or 8), Adam, batches of 64; terms summed over pixels and code, averaged over images.
+    """
+    return Playground(kind="playground", legend=LEGEND, tour=TOUR, **tiny_digits())
