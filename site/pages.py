@@ -14,10 +14,14 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection
 from html import escape, unescape
 from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import quote
 
 import address  # the Makefile puts tools/ on the path
+import matplotlib.figure
 import nbformat
 from jinja2 import Environment, FileSystemLoader
 from latex2mathml.converter import convert
@@ -25,13 +29,16 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from PIL import Image
-from pygments.formatters import HtmlFormatter
+from pygments.styles import get_style_by_name
+from pygments.token import STANDARD_TYPES
 from refresh import cleaned, executed
 
-from vae_lesson.explore.explorer import FRONT, MODULES, STILL, script
+from vae_lesson.explore import playground as living  # the figure that opens the site
+from vae_lesson.explore.explorer import FRONT, MODULES, STILL, Figure, script
 from vae_lesson.explore.page import MIME
 from vae_lesson.places import PROJECT
 from vae_lesson.running.saving import results_path
+from vae_lesson.teaching.copies import make_or_compare, parted
 
 HERE = Path(__file__).parent
 # The explorers' own, with the page as their host in place of the kernel.
@@ -41,10 +48,14 @@ SCRIPT = script(
 )
 LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 HOME = "The VAE lesson"
+PLAYGROUND = "See a VAE learn"
+PLAYS = "A VAE of small digits trains in this page: move β, and watch its codes and its loss."
 HOMEWARD = '<a href="index.html">All lessons</a>'
 SHEET = PROJECT / "docs/cheatsheet.md"
 QUALITY = 50  # of a picture as WebP, where that is smaller: a quarter of the bytes of most
-LARGEST, LARGEST_SITE = 2_000_000, 15_000_000  # bytes of a page without weights, and of all
+SHARE = "share.png"
+LIVE = '<small class="live" title="with sliders or maps that move">live</small>'
+LARGEST, LARGEST_SITE = 2_000_000, 17_000_000  # bytes of a page without weights, and of all
 # Browsers do not know these variants, but the letters themselves.
 LETTERS = {
     '<mi mathvariant="script">N': "𝒩",
@@ -52,6 +63,12 @@ LETTERS = {
     '<mi mathvariant="double-struck">E': "𝔼",
 }
 SCROLLS = 'class="scrolls" role="group"'  # what may be wider than a phone
+FRAME = (HERE / "frame.js").read_text(encoding="utf-8")
+ICON = quote((HERE / "icon.svg").read_text(encoding="utf-8"), safe=" =:/'")
+GUESSES = (HERE / "guesses.js").read_text(encoding="utf-8")
+FOLDED = "<details>\n<summary>Answer"
+GUESS = re.compile(r"^\w*guess = \.\.\.  # your guess: (.+)$", re.M)
+MEASURED = re.compile(r"^.+: (-?[\d.,]*\d(?:e[+-]\d+)?)\.$", re.M)  # as lesson.answer says it
 
 
 class Renderer(IPythonRenderer):
@@ -93,6 +110,23 @@ def picture(output: NotebookNode) -> str:
     return image(output.data["image/png"], output.metadata["image/png"]["alt"])
 
 
+def alive(output: NotebookNode) -> str:
+    """Return an explorer's output as HTML: a still picture until it lives, and where it cannot."""
+    return f"""<figure class="explorer">
+<div class="still">{picture(output)}
+<noscript>A still picture: to move it, allow this page its JavaScript.</noscript></div>
+<script type="application/json">{in_script(output.data[MIME])}</script>
+</figure>"""
+
+
+def figure(explorer: Figure) -> str:
+    """Return an explorer that needs no network as HTML, for a page that is no lesson."""
+    with patch.dict(os.environ, VAE_LESSON_SITE="1"):
+        data, metadata = explorer._repr_mimebundle_()
+    data[MIME].pop("weights")
+    return alive(NotebookNode(data=data, metadata=metadata))
+
+
 def image(png: str, alt: str) -> str:
     """Return a picture, base64 of a PNG, as HTML."""
     kind, data = smaller(png)
@@ -123,22 +157,35 @@ def without_style(html: str) -> str:
 FILTERS = {
     "markdown2html": markdown,
     "picture": picture,
-    "in_script": in_script,
+    "alive": alive,
     "without_style": without_style,
 }
 
 
+def code_style() -> str:
+    """Return the style of code: Pygments' colours on light and on dark pages."""
+    light, dark = map(get_style_by_name, ("default", "github-dark"))
+    rules = []
+    for kind, name in STANDARD_TYPES.items():
+        on_light, on_dark = light.style_for_token(kind), dark.style_for_token(kind)
+        # What has no colour of its own has the text's.
+        colours = [face["color"] and f"#{face['color']}" for face in (on_light, on_dark)]
+        both = ", ".join(colour or "currentcolor" for colour in colours)
+        rule = f"color: light-dark({both});" if any(colours) else ""
+        rule += " font-weight: bold;" * on_light["bold"]
+        rule += " font-style: italic;" * on_light["italic"]
+        if name and rule:
+            rules.append(f".highlight .{name} {{ {rule.strip()} }}")
+    return "\n".join(rules)
+
+
 def style() -> str:
-    """Return the style of every page: its own, the explorers' parts', and the code's two faces."""
-    light, dark = (
-        HtmlFormatter(style=name).get_style_defs(".highlight")
-        for name in ("default", "github-dark")
-    )
+    """Return the style of every page: its own, the explorers' parts', and the code's."""
     parts = (FRONT / "explorer.css").read_text(encoding="utf-8")
     own = (HERE / "style.css").read_text(encoding="utf-8")
     font = base64.b64encode((HERE / "stretchy.woff").read_bytes()).decode()
     own = own.replace("stretchy.woff", f"data:font/woff;base64,{font}")
-    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{parts}\n{own}"
+    return "\n".join([code_style(), parts, own])
 
 
 def lesson_page(notebook: NotebookNode, ways: str) -> tuple[str, dict]:
@@ -152,22 +199,87 @@ def lesson_page(notebook: NotebookNode, ways: str) -> tuple[str, dict]:
                 weights |= explorer.pop("weights")
                 for drawn in explorer["state"].get("backgrounds", []):
                     drawn["base64"] = smaller(drawn["base64"])[1]
+    questions(notebook)
     exporter = HTMLExporter(
         extra_template_basedirs=[str(HERE)], template_name="template", filters=FILTERS
     )
     exporter.environment.globals |= {"STILL": STILL, "EXPLORER": MIME, "SCROLLS": SCROLLS}
     body, _ = exporter.from_notebook_node(notebook)
-    return page(f"{title(notebook)} · {HOME}", body, ways, weights, "lesson"), weights
+    name = f"{title(notebook)} · {HOME}"
+    (question,) = re.findall(r"\*\*Question: (.+)\*\*", notebook.cells[0].source) or [name]
+    about = question[0].upper() + question[1:]
+    return page(name, body, ways, weights, "lesson", about), weights
 
 
-def index_page(readme: str) -> str:
-    """Return the page that leads to the lessons: the README until it leads into its folders."""
-    html = markdown(readme.split("\n## More")[0])
+def questions(notebook: NotebookNode) -> list[str]:
+    """Mark in a lesson what a page asks, and what waits for an answer; return the questions' ids.
+
+    Asked are the guesses, and what an "Answer" is folded to. What waits for a guess is what the
+    learner's copy leaves out or folds: outputs, and what the next text says of them.
+    """
+    asked, open_guesses = [], []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            if guess := GUESS.search(cell.source):
+                open_guesses.append(cell)
+                cell.metadata["guess"] = {"words": guess[1]}
+            elif open_guesses:
+                cell.metadata["waits"] = open_guesses[-1].id
+            if open_guesses and "lesson.answer(" in cell.source:
+                said = [o.get("text") or o.data.get("text/plain", "") for o in cell.outputs]
+                for measured in MEASURED.findall("\n".join(said))[:1]:
+                    open_guesses[-1].metadata["guess"]["measured"] = measured
+                    asked.append(open_guesses[-1].id)
+            continue
+        if open_guesses and "measured" in open_guesses[-1].metadata["guess"]:
+            waiting, rest = "", cell.source
+            for guess in open_guesses:  # a paragraph for each
+                answer, *others = parted(rest)
+                waiting += f'<div data-waits="{guess.id}">\n\n{answer}\n\n</div>\n\n'
+                rest = "\n\n".join(others)
+            cell.source, open_guesses = waiting + rest, []
+        for n in range(cell.source.count(FOLDED)):
+            asked.append(f"{cell.id}-{n + 1}")
+            named = FOLDED.replace("<details", f'<details data-question="{asked[-1]}"')
+            cell.source = cell.source.replace(FOLDED, named, 1)
+    return asked
+
+
+def index_page(readme: str, asked: dict[str, list[str]], live: Collection[str] = ()) -> str:
+    """Return the page that leads to the lessons: the README until it leads into its folders.
+    asked: what `questions` returns of each lesson, by its name. live: names of the lessons whose
+    pages have explorers."""
+    opening, start, lessons, *others = re.split(r"\n(?=## )", readme.split("\n## More")[0])
+    name, sentence, _picture, _caption, rest = opening.split("\n\n", 4)  # here it lives
+    first = f"{LESSONS[0].stem}.html"
+    buttons = {f"Read lesson {first[:2]}": first, "Install it": "#Start"}
+    if address.ADDRESS:
+        buttons["Run it in the cloud"] = address.colab(LESSONS[0].stem)
+    links = "".join(f'<a href="{href}">{words}</a>' for words, href in buttons.items())
+    there = "The lessons are pages to read: nothing to install. Those marked *live* have sliders."
+    html = markdown(f"{name}\n\n{sentence} {there}") + f'<p class="buttons">{links}</p>'
+    alone = '<p class="aside">The same on <a href="playground.html">a page of its own</a></p>'
+    # What there is comes before how it is installed.
+    html += markdown(f"## {PLAYGROUND}\n\n{PLAYS}") + figure(living()) + alone
+    html += markdown("\n\n".join([lessons, rest, start, *others]))
     path = PROJECT / "notebooks/picture.png"
     png = base64.b64encode(path.read_bytes()).decode()
     tag = r'<img src="notebooks/picture.png" alt="([^"]*)" ?/>'
     html = re.sub(tag, lambda found: image(png, unescape(found[1])), html)
-    return page(HOME, html, "", {})
+    for name, ids in asked.items():  # where guesses.js says how many are answered
+        mark = f'<div class="done" hidden data-lesson="{name}" data-asked="{" ".join(ids)}"></div>'
+        html = re.sub(rf'(<a href="{name}\.html">.*?</a>)(?=</td>)', rf"\1{mark}", html)
+    for name in live:
+        html = re.sub(rf'(<a href="{name}\.html">.*?</a>)(?=</td>|<div)', rf"\1 {LIVE}", html)
+    return page(HOME, html, "", {}, about=sentence)
+
+
+def playground_page() -> str:
+    """Return the page of the figure that opens the site, alone."""
+    opening = f"# {PLAYGROUND}\n\n{PLAYS}"
+    links = f'{HOMEWARD}<a rel="next" href="{LESSONS[0].stem}.html">Begin with lesson 01 →</a>'
+    body = markdown(opening) + figure(living())
+    return page(f"{PLAYGROUND} · {HOME}", body, f"<nav>{links}</nav>", {}, "figure", about=PLAYS)
 
 
 def sheet_page(text: str) -> str:
@@ -175,17 +287,26 @@ def sheet_page(text: str) -> str:
     opening, *parts = (markdown(part) for part in re.split(r"(?m)^(?=## )", text))
     names = [re.search(r'<h2 id="(\w+)', part)[1].lower() for part in parts]
     sections = (f'<section class="{n}">{part}</section>' for n, part in zip(names, parts))
-    ways = f"<nav>{HOMEWARD}</nav>"
-    return page(f"Cheat sheet · {HOME}", "\n".join([opening, *sections]), ways, {}, "sheet")
+    body, ways = "\n".join([opening, *sections]), f"<nav>{HOMEWARD}</nav>"
+    about = "Symbols, formulas, healthy numbers, and symptoms with what to do, on one page."
+    return page(f"Cheat sheet · {HOME}", body, ways, {}, "sheet", about=about)
 
 
-def page(title: str, body: str, ways: str, weights: dict, kind: str = "index") -> str:
-    """Return a whole page. ways: its links to the pages around it. kind: index, lesson or sheet."""
+def page(
+    title: str, body: str, ways: str, weights: dict, kind: str = "index", about: str = ""
+) -> str:
+    """Return a whole page. ways: its links to the pages around it. kind: index, lesson, sheet or
+    figure. about: what it is about, in a sentence of Markdown."""
     environment = Environment(loader=FileSystemLoader(HERE / "template"))
     body = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", body)  # an empty cell heads nothing
     parts = {"title": escape(title), "body": body, "ways": ways, "weights": weights}
-    parts["kind"] = kind
+    asks = "data-question=" in body or "data-asked=" in body
+    parts |= {"kind": kind, "guesses": GUESSES if asks else ""}
+    about = unescape(re.sub(r"<[^>]+>", "", markdown(about))).strip()
+    parts |= {"about": escape(about), "icon": ICON, "frame": FRAME}
     parts |= {"contents": contents(body), "address": address.ADDRESS}
+    if address.ADDRESS:
+        parts["share"] = f"{address.pages()}{SHARE}"
     return environment.get_template("page.html.j2").render(style=style(), script=SCRIPT, **parts)
 
 
@@ -193,7 +314,8 @@ def contents(body: str) -> str:
     """Return links to a lesson's sections, folded."""
     sections = re.findall(r'<h2 id="([^"]+)">(.+?)<a class="anchor-link"', body)
     links = "".join(f'<li><a href="#{place}">{name}</a></li>' for place, name in sections)
-    return f'<details class="aside"><summary>Contents</summary><ul>{links}</ul></details>'
+    folded = f"<details><summary>Contents</summary><ul>{links}</ul></details>"
+    return f'<nav class="aside contents" aria-label="contents">{folded}</nav>'
 
 
 def title(notebook: NotebookNode) -> str:
@@ -209,11 +331,26 @@ def ways(i: int, titles: list[str], names: list[str]) -> str:
     if i + 1 < len(names):
         links.append(f'<a rel="next" href="{names[i + 1]}.html">{escape(titles[i + 1])} →</a>')
     nav = f"<nav>{' '.join(links)}</nav>"
+    own = f'<a href="{names[i]}.ipynb" download>as a notebook</a>, without outputs'
     if not address.ADDRESS:  # then it can be run nowhere else
-        return nav
+        needs = 'it needs <a href="index.html#Start">the course installed</a>'
+        return f'{nav}\n<p class="aside">This lesson {own}; {needs}</p>'
     hosts = {"Colab": address.colab(names[i]), "Kaggle": address.kaggle(names[i])}
     run = " or ".join(f'<a href="{href}">{host}</a>' for host, href in hosts.items())
-    return f'{nav}\n<p class="aside">Run this lesson in {run}</p>'
+    return f'{nav}\n<p class="aside">This lesson {own}; run it in {run}</p>'
+
+
+def share_picture() -> Image.Image:
+    """Return the picture that stands beside a link to a page, where people share it."""
+    figure = matplotlib.figure.Figure(figsize=(12, 6.3), dpi=100)
+    figure.text(0.05, 0.8, HOME, size=56, weight="bold")
+    figure.text(0.05, 0.7, "from the plain autoencoder to the latent space of a VAE", size=24)
+    axes = figure.add_axes((0.05, 0.08, 0.9, 0.56))
+    axes.imshow(Image.open(PROJECT / "notebooks/picture.png"), interpolation="lanczos")
+    axes.axis("off")
+    buffer = io.BytesIO()
+    figure.savefig(buffer)
+    return Image.open(buffer).convert("L")
 
 
 def write(site: Path, name: str, text: str, weights: dict) -> None:
@@ -246,11 +383,20 @@ def main(only: bool) -> None:
         sys.exit(f"{run} lacks {', '.join(missing)}: run `make site` without PAGES=only")
     notebooks = [nbformat.read(run / path.name, as_version=4) for path in LESSONS]
     names, titles = [path.stem for path in LESSONS], [title(notebook) for notebook in notebooks]
+    live = []
     for i, (name, notebook) in enumerate(zip(names, notebooks)):
-        write(site, f"{name}.html", *lesson_page(notebook, ways(i, titles, names)))
+        html, weights = lesson_page(notebook, ways(i, titles, names))
+        write(site, f"{name}.html", html, weights)
+        make_or_compare(LESSONS[i], site / LESSONS[i].name)
+        if '<figure class="explorer">' in html:
+            live.append(name)
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    write(site, "index.html", index_page(readme), {})
+    asked = dict(zip(names, map(questions, notebooks)))
+    write(site, "index.html", index_page(readme, asked, live), {})
+    write(site, "playground.html", playground_page(), {})
     write(site, "cheatsheet.html", sheet_page(SHEET.read_text(encoding="utf-8")), {})
+    if address.ADDRESS:
+        share_picture().save(site / SHARE)
     size = sum(path.stat().st_size for path in site.iterdir())
     if size > LARGEST_SITE:
         sys.exit(f"{site}: {size:,} bytes, and a site has at most {LARGEST_SITE:,}")

@@ -68,6 +68,12 @@ def images():
 
 
 @pytest.fixture
+def published(monkeypatch):
+    """Give the course an address."""
+    monkeypatch.setattr(address, "ADDRESS", "https://github.com/someone/vae-lesson")
+
+
+@pytest.fixture
 def for_the_site(monkeypatch):
     monkeypatch.setenv("VAE_LESSON_SITE", "1")
 
@@ -301,10 +307,20 @@ def check_page(html: str, weights: dict | None = None) -> BeautifulSoup:
     its pictures, and is small enough."""
     page = read_page(html)
     assert all(each["src"].startswith("data:") for each in page(src=True) if each.name != "script")
-    scripts = [each.attrs for each in page("script") if each.get("type") != "application/json"]
-    module = [{"type": "module"}] if weights else []
-    assert scripts == [{"src": f"{key}.js"} for key in weights or {}] + module
-    assert [each["href"] for each in page("link")] == ["data:,"]  # else a browser asks for an icon
+    assert [each["src"] for each in page("script", src=True)] == [
+        f"{key}.js" for key in weights or {}
+    ]
+    assert ("pageHost(" in page("script")[-1].text) == bool(page("figure", class_="explorer"))
+    assert [each["href"][:19] for each in page("link")] == ["data:image/svg+xml,"]
+    about = [
+        page.find("meta", {"name": "description"}),
+        page.find("meta", property="og:description"),
+    ]
+    assert len({each["content"] for each in about}) == 1 and len(about[0]["content"]) > 20
+    assert page.find("meta", property="og:title")["content"] == page.title.text
+    shared = page.find("meta", property="og:image")  # its address must be whole
+    assert bool(shared) == bool(address.ADDRESS)
+    assert not shared or shared["content"] == f"{address.pages()}{pages.SHARE}"
     assert "@import" not in html and not re.search(r'url\((?!"data:)', html)
     assert all(len(image["alt"]) > 3 for image in page("img"))
     assert len(page("h1")) == 1 and page.html["lang"] == "en"
@@ -337,7 +353,7 @@ def test_a_committed_lesson_is_a_page(path):
     assert len(page("details")) >= len(folded)
     assert "$$" not in page.text and "\\frac" not in page.text
     assert "finished run" in page.header.text and not page.select("th:empty")
-    sections = [a["href"] for a in page.header.details("a")]
+    sections = [a["href"] for a in page.select(".contents a")]
     assert sections == [f"#{heading['id']}" for heading in page("h2")] != []
 
 
@@ -381,7 +397,7 @@ def test_a_lesson_becomes_a_page_with_its_weights_beside(for_the_site, images, t
     html, weights = pages.lesson_page(notebook, pages.ways(0, ["a", "b"], ["1", "2"]))
     page = check_page(html, weights)
     assert [figure.get("class") for figure in page("figure")] == [*4 * [["explorer"]], None]
-    assert len(page("img")) == len(page("noscript")) + 1 == 5
+    assert len(page("img")) == len(page.select("figure noscript")) + 1 == 5
     assert "a < b" in page.text and "i {}" not in html
     assert page.details and page.math and page("a", href="02_vae.html#there")
     assert len(page("a", rel="next")) == 2  # above and below
@@ -401,11 +417,79 @@ def test_a_lesson_becomes_a_page_with_its_weights_beside(for_the_site, images, t
         assert run_in_node(code, None, "\n".join(files.values())) == weights
 
 
+def index_html() -> str:
+    readme = (pages.PROJECT / "README.md").read_text(encoding="utf-8")
+    return pages.index_page(readme, {name: ["a"] for name in NAMES}, live=[NAMES[1]])
+
+
 def test_the_index_leads_to_every_lesson():
-    page = check_page(pages.index_page((pages.PROJECT / "README.md").read_text(encoding="utf-8")))
+    page = check_page(index_html())
     leads_to = {a["href"] for a in page("a") if not a["href"].startswith(("#", "https:"))}
-    assert leads_to == {SHEET, *(f"{name}.html" for name in NAMES)}
-    assert len(page("img")) == 1 and "make lab" in page.text and "papermill" not in page.text
+    assert leads_to == {SHEET, "playground.html", *(f"{name}.html" for name in NAMES)}
+    assert "make lab" in page.text and "papermill" not in page.text
+    still, drawn = page("img")
+    assert page("figure") == [still.find_parent("figure")] and "mixture" in drawn["alt"]
+    # What moves comes first, then the lessons, then how they are installed.
+    order = [page.figure, page.table, page.find(id="Start")]
+    assert order == sorted(order, key=[*page.descendants].index)
+    buttons = {a.text: a["href"] for a in page.select(".buttons a")}
+    assert buttons == {"Read lesson 01": f"{NAMES[0]}.html", "Install it": "#Start"}
+    assert [mark.find_parent("tr").a.text[:2] for mark in page(class_="live")] == ["02"]
+    assert [mark["data-lesson"] for mark in page(class_="done")] == NAMES
+
+
+def test_the_index_leads_to_the_cloud_if_there_is_an_address(published):
+    buttons = check_page(index_html()).select(".buttons a")
+    assert buttons[-1]["href"] == address.colab(NAMES[0]) and len(buttons) == 3
+    assert pages.share_picture().size == (1200, 630)  # as the head says
+
+
+def test_the_figure_of_the_index_has_a_page_of_its_own():
+    page = check_page(pages.playground_page())
+    assert len(page("figure")) == 1 and page.h1.text.startswith("See a VAE learn")
+    assert [a["href"] for a in page.nav("a")] == ["index.html", f"{NAMES[0]}.html"]
+
+
+def test_the_index_names_the_minutes_of_work_that_each_lesson_does():
+    words = {"an hour": "60"}
+    for name, row in zip(NAMES, read_page(index_html()).table.tbody("tr")):
+        says = re.search(r"and (an hour|\d+)( minutes)? of work", read(name).cells[0].source)[1]
+        assert row("td")[2].text == words.get(says, says), name
+
+
+# --- guesses --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_every_guess_has_a_field_and_its_number_and_what_says_it_waits(path):
+    html, _ = pages.lesson_page(read(path), "")
+    cells, page = read(path).cells, read_page(html)
+    asked = [i for i, c in enumerate(cells) if c.cell_type == "code" and "guess = " in c.source]
+    assert len(asked) == len(page("form")) == str(cells).count("lesson.answer(") > 3
+    for i, form in zip(asked, page("form")):
+        cell, label = cells[i], form.label
+        assert form["data-question"] == cell.id and form.has_attr("hidden")
+        assert label["for"] == form.input["id"] and f"# your g{label.text[6:]}" in cell.source
+        waiting = page.select(f'[data-waits="{cell.id}"]')
+        said = "\n".join(pre.text for each in waiting for pre in each("pre"))
+        assert pages.MEASURED.findall(said) == [form["data-measured"]]
+        # All outputs until the next text or guess wait, and a paragraph of that text.
+        until = next(k for k in range(i + 1, len(cells)) if k in asked or "outputs" not in cells[k])
+        n_outputs = sum(len(each.outputs) for each in cells[i:until])
+        assert sum(len(each(class_="output")) for each in waiting) == n_outputs
+        assert [each.parent.name for each in waiting].count("section") == 1
+    answers = page("details", attrs={"data-question": True})
+    assert [each.summary.text[:6] for each in answers] == len(answers) * ["Answer"]
+    ids = [each["data-question"] for each in page(attrs={"data-question": True})]
+    assert ids == pages.questions(read(path)) and len(ids) == len(set(ids))
+
+
+def test_a_guess_whose_number_is_not_found_has_no_field():
+    code = "guess = ...  # your guess: a\nlesson.answer(guess, m, 'a')"
+    said = [new_output("stream", text="a: nan.\n")]
+    cells = [new_markdown_cell("# A"), new_code_cell(code, outputs=said), new_markdown_cell("It")]
+    html, _ = pages.lesson_page(new_notebook(cells=cells), "")
+    assert "<form" not in html and pages.GUESSES not in html and "a: nan." in html
 
 
 # --- the cheat sheet ------------------------------------------------------------------------------
@@ -502,17 +586,17 @@ def test_each_page_leads_to_those_around_it(monkeypatch):
     titles, names = ["a", "b & c", "d"], ["1", "2", "3"]
     monkeypatch.setattr(address, "ADDRESS", None)
     found = [read_page(pages.ways(i, titles, names))("a") for i in range(3)]
-    local = [" ".join(a["href"] for a in each) for each in found]
+    local = [" ".join(a["href"] for a in each[:-2]) for each in found]
     assert local == ["index.html 2.html", "1.html index.html 3.html", "2.html index.html"]
     assert found[0][1].text == "b & c →"
+    assert [a["href"] for a in found[0][-2:]] == ["1.ipynb", "index.html#Start"]
 
 
-def test_a_page_leads_to_where_its_lesson_can_be_run_if_there_is_an_address(monkeypatch):
-    monkeypatch.setattr(address, "ADDRESS", "https://github.com/someone/vae-lesson")
+def test_a_page_leads_to_where_its_lesson_can_be_run_if_there_is_an_address(published):
     lesson = address.with_install(read(NAMES[0]))
     page = check_page(pages.lesson_page(lesson, pages.ways(0, ["a", "b"], ["1", "2"]))[0])
     leads_to = [a["href"] for a in page("a") if a["href"].endswith(".ipynb")]
-    assert leads_to == 2 * [address.colab("1"), address.kaggle("1")]  # above and below
+    assert leads_to == 2 * ["1.ipynb", address.colab("1"), address.kaggle("1")]  # above and below
     assert "archive/refs" not in page.text  # the cell that fetches the package is not shown
 
 
@@ -525,8 +609,11 @@ def test_pages_only_takes_the_last_run_for_a_small_site(tmp_path, monkeypatch, c
         shutil.copy(path, tmp_path / "site_run")
     (tmp_path / "site/0123456789ab.js").write_text("an earlier network", encoding="utf-8")
     pages.main(only=True)
-    made = sorted(path.name for path in (tmp_path / "site").iterdir())
-    assert made == ["07_diagnosis.html", "08_conditional.html", SHEET, "index.html"]
+    made = {path.name for path in (tmp_path / "site").iterdir()}
+    lessons = {f"{name}.{kind}" for name in NAMES[6:8] for kind in ("html", "ipynb")}
+    assert made == {*lessons, "index.html", "playground.html", SHEET}
+    copy = nbformat.read(tmp_path / "site" / LESSONS[6].name, as_version=4)
+    assert not any(cell.get("outputs") for cell in copy.cells)
     says = capsys.readouterr().out
     assert "07_diagnosis.html: 0." in says and " MB in all: open " in says
     monkeypatch.setattr(pages, "LARGEST_SITE", 100_000)

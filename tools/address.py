@@ -84,7 +84,9 @@ def readme(text: str) -> str:
     there = f"{ADDRESS}/blob/main/docs/hosts.md"  # whole: pages.py shows the README too
     ways = f"read [the pages]({pages()}), with sliders that move, or run the lessons "
     ways += f"[in Colab or Kaggle]({there}) or [in Codespaces]({codespaces()})"
-    return between_marks(text, f"**Without installing anything**: {ways}.\n")
+    archive = f"`git clone {ADDRESS}`, or unpack [this]({ADDRESS}/archive/refs/tags/{TAG}.zip)"
+    lines = f"**Without installing anything**: {ways}.\n\n**On your own machine**: {archive}.\n"
+    return between_marks(text, lines)
 
 
 def hosts(text: str) -> str:

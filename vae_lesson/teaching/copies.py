@@ -90,13 +90,22 @@ def make_sheet(sheet: Path, copy: Path) -> None:
 def with_answer_folded(text: str) -> str:
     """Fold the first paragraph, which says the number that the learner is to guess, with the list
     or table that it announces."""
+    answer, *others = parted(text)
+    if not answer:
+        return text
+    folded = f"<details>\n<summary>What came out (run the cell first)</summary>\n\n{answer}"
+    return "\n\n".join([folded, "</details>", *others])
+
+
+def parted(text: str) -> list[str]:
+    """Return the paragraphs of a text, the first with the list or table that it announces; it is
+    empty where the text says no number."""
     first, *others = text.split("\n\n")
     if first.startswith(("#", "<")):
-        return text
+        return ["", first, *others]
     if others and (first.endswith(":") or others[0].startswith("|")):
         first = f"{first}\n\n{others.pop(0)}"
-    folded = f"<details>\n<summary>What came out (run the cell first)</summary>\n\n{first}"
-    return "\n\n".join([folded, "</details>", *others])
+    return [first, *others]
 
 
 def made_from(copy: Path) -> str | None:

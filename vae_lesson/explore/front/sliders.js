@@ -108,7 +108,9 @@ export function sliders(core) {
   const list = (some) => make("div", { className: "vae-sliders" }, ...some.flat());
   const nShown = rows.length - state.n_folded;
   const right = make("div", { className: "vae-right" });
-  if (nShown > 5) right.append(make("small", {}, `${nShown} sliders: scroll to see them all`));
+  if (nShown * (1 + state.names.length) > 12) {
+    right.append(make("small", {}, `${nShown} sliders: scroll to see them all`));
+  }
   right.append(list(rows.slice(0, nShown)));
   if (state.n_folded) {
     const summary = control("summary", {}, state.folded);
