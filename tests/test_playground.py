@@ -151,7 +151,7 @@ def test_a_stop_of_the_tour_ends_as_it_says(stop):
     else:
         assert end["kl"] < 0.05
     assert not last or 1 < last[-1]["kl"] < 3
-    right = {"spread": "at least twice as wide", "kl": "2 to 3" if stop.get("until") else "0"}
+    right = {"spread": "at least twice as wide", "kl": "2 to 3" if stop.get("until") else "0 nats"}
     assert right[stop["watch"]] == stop["answers"][stop["right"]]
     assert stop["set"].keys() <= USUAL.keys() and stop["lesson"][0] in NAMES
 

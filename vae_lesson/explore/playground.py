@@ -62,7 +62,7 @@ TOUR = [
         "title": "β = 4",
         "tells": "",
         "asks": "The KL now weighs four times as much. What will it be?",
-        "answers": ["about 8 nats", "about 1 nat", "0"],
+        "answers": ["about 8 nats", "about 1 nat", "0 nats"],
         "right": 2,
         "set": {"beta": 4},
         "todo": (
@@ -83,7 +83,7 @@ TOUR = [
             "β = 1 again, but z is drawn so that recon's gradient does not pass to μ and σ (in "
             "PyTorch by .sample() or .detach()). What will the KL be?"
         ),
-        "answers": ["above 10 nats", "about 2 nats", "0"],
+        "answers": ["above 10 nats", "about 2 nats", "0 nats"],
         "right": 2,
         "set": {"blocked": True},
         "todo": "Take the mistake away (below, “two mistakes”), and give it ten seconds.",
@@ -101,7 +101,7 @@ TOUR = [
             "β = 1; recon is taken as the mean over the 64 pixels, not their sum, and the KL as "
             "before. What will the KL be?"
         ),
-        "answers": ["above 10 nats", "about 2 nats", "0"],
+        "answers": ["above 10 nats", "about 2 nats", "0 nats"],
         "right": 2,
         "set": {"mean": True},
         "todo": (

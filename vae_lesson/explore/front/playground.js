@@ -58,20 +58,22 @@ export function playground({ state }) {
   const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const pause = isStill ? 500 : 90; // milliseconds between two pictures
   let settings = page ? fromAddress(location.hash) : { ...USUAL };
-  let [running, inSight, since, point, last, history] = [false, true, 0, [0, 0], null, []];
+  let [running, inSight, point, last, history] = [false, true, [0, 0], null, []];
+  let [since, began] = [0, 0]; // the step and the moment at which it was started
+  let due = false; // a painting, one a frame
   const worker = startTrainer(images, heard);
 
   // --- what is seen
   const canvas = (words, className, [width, height] = [80, 8]) =>
     make("canvas", { role: "img", ariaLabel: words, className, width, height });
   const plane = make("canvas", { width: 640, height: 640 }); // its area has the words
-  const curves = canvas("", "vae-nats", [800, 300]);
+  const curves = canvas("", "vae-nats", [640, 270]);
   const decoded = canvas("what the chosen point decodes to", "vae-decoded");
   const rebuilt = canvas("the ten test images, rebuilt", "vae-digits");
   const drawn = canvas("twenty draws from N(0, I), decoded", "vae-digits");
   const originals = canvas("ten test images", "vae-digits");
   const words = "the codes' plane: a click, or the arrow keys, decode a code";
-  const { field, readout } = area("vae-plane", words, plane);
+  const { field, readout } = area("vae-plane vae-tapped", words, plane);
   const [steps, terms, spread] = [make("small", {}), make("p", {}), make("small", {})];
 
   function heard(message) {
@@ -80,11 +82,16 @@ export function playground({ state }) {
     last = message;
     history.push({ step: last.step, recon: last.recon, kl: last.kl, time: performance.now() });
     if (history.length > KEPT) history = history.filter((_, i) => i % 2 || i > KEPT / 2);
+    repaint();
     guide.watch(last, settings);
     if (running && last.step > since + ENDS) run(false);
-    requestAnimationFrame(paint);
+  }
+  function repaint() {
+    if (!due) requestAnimationFrame(paint);
+    due = true;
   }
   function paint() {
+    due = false;
     const { step, recon, kl, mu } = last;
     const latentSize = mu.length / labels.length;
     const outside = labels.filter((_, i) => {
@@ -95,7 +102,7 @@ export function playground({ state }) {
     paintDigits(rebuilt, last.rebuilt, PER_ROW);
     paintDigits(drawn, last.drawn, PER_ROW);
     const { time } = history.at(-1);
-    const before = history.findLast((each) => time - each.time > 1000);
+    const before = history.findLast((each) => each.time > began && time - each.time > 1000);
     const pace = before && running ? ((step - before.step) * 1000) / (time - before.time) : 0;
     steps.textContent = `step ${step}${pace ? `, ${Math.round(pace)} a second` : ""}`;
     terms.textContent = `recon ${fixed(recon, 1)}`;
@@ -114,6 +121,7 @@ export function playground({ state }) {
     for (const [name, show] of Object.entries(shows)) show(settings[name]);
     for (const part of betas) part.disabled = settings.model === "autoencoder"; // it has no KL
     manifold.firstChild.disabled = settings.latent_size !== 2; // there is no plane of eight
+    copy.textContent = "Copy the link";
     if (page && byHand) window.history.replaceState(null, "", toAddress(settings));
   }
   function slider(name, words, step, decimals) {
@@ -149,7 +157,7 @@ export function playground({ state }) {
     run(runs);
   }
   const start = button("Start", () => {
-    since = last?.step ?? 0;
+    [since, began] = [last?.step ?? 0, performance.now()];
     run(!running);
   });
   const order = (name) => worker.postMessage({ order: name });
@@ -170,7 +178,7 @@ export function playground({ state }) {
     point = to.map((value) => Math.min(Math.max(value, -REACH), REACH));
     readout.textContent = `z = (${point.map((value) => fixed(value, 2)).join(", ")})`;
     worker.postMessage({ z: point });
-    if (last) requestAnimationFrame(paint);
+    if (last) repaint();
   }
   function goTo(event) {
     const [right, down] = placeIn(plane, event);
@@ -199,7 +207,8 @@ export function playground({ state }) {
   });
   const digits = [titled("test images", originals), titled("rebuilt", rebuilt)];
   digits.push(titled("draws from N(0, I), decoded", drawn));
-  const elements = [
+  const all = div(
+    "",
     guide.element,
     div("vae-buttons", start, one, again, copy, steps),
     div("vae-sliders", ...betas),
@@ -213,7 +222,7 @@ export function playground({ state }) {
       mistakes,
     ),
     make("small", {}, state.legend),
-  ];
+  );
 
   set({}, false);
   go(point);
@@ -222,14 +231,17 @@ export function playground({ state }) {
     inSight = entries.at(-1).isIntersecting;
     run();
   });
-  watcher.observe(field);
+  watcher.observe(all);
   const turned = () => run();
   document.addEventListener("visibilitychange", turned);
+  const opened = () => page && location.hash.includes("=") && set(fromAddress(location.hash), false);
+  addEventListener("hashchange", opened);
   return {
-    elements,
+    elements: [all],
     close() {
       watcher.disconnect();
       document.removeEventListener("visibilitychange", turned);
+      removeEventListener("hashchange", opened);
       worker.terminate();
     },
   };

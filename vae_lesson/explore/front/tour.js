@@ -13,7 +13,7 @@ const WATCHED = {
 export function tour(stops, begin, page) {
   let [at, guess, since, told] = [0, null, null, false];
   const [question, outcome, live] = [make("div", {}), make("output", {}), make("b", {})];
-  const [back, next] = [button("Back", () => turn(at - 1)), button("Next", () => turn(at + 1))];
+  const [back, next] = [button("Back", () => turn(-1)), button("Next", () => turn(1))];
   const buttons = make("div", { className: "vae-buttons" }, back, next, live);
   const element = make("section", { className: "vae-tour", ariaLabel: "tour" });
   element.append(question, buttons, outcome);
@@ -25,11 +25,10 @@ export function tour(stops, begin, page) {
     const options = Object.fromEntries(answers.map((answer) => [answer, ""]));
     const radios = choice(asks, options, (answer) => radios.choose(predicted(answer)));
     question.replaceChildren(heading, make("p", {}, tells), radios.element);
-    [back.disabled, next.disabled] = [at === 0, at === stops.length - 1];
     outcome.textContent = live.textContent = "";
   }
-  function turn(to) {
-    go(to);
+  function turn(by) {
+    go((at + by + stops.length) % stops.length);
     begin(stops[at].set, false); // so that one sees what is asked about
   }
   function predicted(answer) {

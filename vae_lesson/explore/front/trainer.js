@@ -81,6 +81,7 @@ export function trainer(vae, { train, test }, say) {
   }
 
   function work() {
+    timer = 0;
     if (!running) return;
     const start = performance.now();
     do step();
@@ -98,8 +99,7 @@ export function trainer(vae, { train, test }, say) {
     z = message.z ?? z;
     if (message.z) return show();
     running = { run: true, pause: false }[message.order] ?? running;
-    clearTimeout(timer);
-    if (running) timer = setTimeout(work); // after what waits to be heard
+    if (running) timer ||= setTimeout(work); // after what waits to be heard
     else tell();
   };
 }
