@@ -142,7 +142,7 @@ def test_beta_4_collapses_and_beta_1_does_not_with_five_seeds():
 def test_a_stop_of_the_tour_ends_as_it_says(stop):
     """And what there is to do then does what it says."""
     after = {1: {"beta": 1}, 3: {}, 4: {"mean": True, "beta": 0.02}}.get(TOUR.index(stop))
-    more = [] if after is None else [{"settings": after}, {"steps": 1200}]
+    more = [] if after is None else [{"settings": after}, {"steps": 3000}]
     _, end, *last = trained({"settings": stop["set"]}, {"steps": 600}, *more)
     if stop["set"].get("model") == "autoencoder":
         assert end["kl"] is None and not end["logVar"] and end["spread"] > 2

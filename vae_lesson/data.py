@@ -13,17 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vae_lesson.arguments import check_one_of
+from vae_lesson.words import N_, _
 
 BINARISATIONS = ("grey", "dynamic", "threshold")
 SIDE = 28  # pixels, of MNIST and its like
 # What is black and white in numbers of each kind, unless the pictures say otherwise.
-ON_BLACK = "8 bits on black"  # light on a transparent ground
+ON_BLACK = N_("8 bits on black")  # light on a transparent ground
 USUAL = {
-    "8 bits": (0, 255),
+    N_("8 bits"): (0, 255),
     ON_BLACK: (0, 255),
-    "16 bits": (0, 65_535),
-    "integers": (0, 255),
-    "floats": (0, 1),
+    N_("16 bits"): (0, 65_535),
+    N_("integers"): (0, 255),
+    N_("floats"): (0, 1),
 }
 
 
@@ -55,12 +56,21 @@ class Images:
         return square_shape(self.train[0].numel())
 
     def __repr__(self) -> str:
-        channels, side, _ = self.shape
+        channels, side = self.shape[:2]
         n_classes = len(self.class_names)
-        return (
-            f"{self.name}: {len(self.train):,} training and {len(self.test):,} test images "
-            f"of {side}×{side} pixels{' in colour' * (channels == 3)}, "
-            f"{n_classes} class{'es' * (n_classes != 1)}, on {self.train.device}"
+        said = _(
+            "{name}: {n_train:,} training and {n_test:,} test images of {side}×{side} pixels"
+            "{in_colour}, {classes}, on {device}"
+        )
+        classes = _("1 class") if n_classes == 1 else _("{n} classes").format(n=n_classes)
+        return said.format(
+            name=self.name,
+            n_train=len(self.train),
+            n_test=len(self.test),
+            side=side,
+            in_colour=_(" in colour") if channels == 3 else "",
+            classes=classes,
+            device=self.train.device,
         )
 
 

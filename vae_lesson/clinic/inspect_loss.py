@@ -12,6 +12,7 @@ from torch import Tensor
 from vae_lesson.clinic import findings
 from vae_lesson.clinic.findings import Report
 from vae_lesson.data import exact
+from vae_lesson.words import N_, _
 
 # What a model may call log_var: σ of it. A learner's model may be at home in another reading than
 # log σ²; it is healthy if loss and noise read it alike.
@@ -23,15 +24,15 @@ READINGS = {
     "2σ": lambda v: v.abs() / 2,
 }
 # Any other σ of log_var, such as elu(v) + 1, that loss and model share.
-AS_THE_NOISE = "what the noise takes it for"
-A_SIGMA_A_PIXEL = "Gaussian with a σ a pixel"
+AS_THE_NOISE = N_("what the noise takes it for")
+A_SIGMA_A_PIXEL = N_("Gaussian with a σ a pixel")
 # A reconstruction loss's derivative by the output o is c · (mean − target) / scale of these two.
 LIKELIHOODS = {
-    "Bernoulli on logits": lambda o: (o.sigmoid(), 1),
-    "Bernoulli on probabilities": lambda o: (o, o * (1 - o)),
+    N_("Bernoulli on logits"): lambda o: (o.sigmoid(), 1),
+    N_("Bernoulli on probabilities"): lambda o: (o, o * (1 - o)),
     "Gaussian": lambda o: (o, 1),
     A_SIGMA_A_PIXEL: lambda o: (o, 1),
-    "Gaussian on logits": lambda o: (o.sigmoid(), 1 / (o.sigmoid() * (-o).sigmoid())),
+    N_("Gaussian on logits"): lambda o: (o.sigmoid(), 1 / (o.sigmoid() * (-o).sigmoid())),
 }
 
 
@@ -76,15 +77,15 @@ def inspect_loss(report: Report, loss: Callable, output, x, mu, as_the_noise) ->
     again, other = at(seed=1), at(output=torch.where(o < 0.5, o + 0.2, o - 0.45))
     if not near.by[0].any():  # the reconstruction, if any, comes by way of mu and log_var
         if near.value == again.value != other.value:
-            report.find(findings.GRADIENT_CUT, "The loss gives the output no gradient.")
-        report.skip("the loss", "it leaves the output aside")
+            report.find(findings.GRADIENT_CUT, _("The loss gives the output no gradient."))
+        report.skip(N_("the loss"), _("it leaves the output aside"))
         return Slopes()
     likelihood, recon, target = _likelihood(near, other)
     limits, towards = None, recon or _towards(near, other)
     if recon and recon < 0:
         raise ValueError("the loss falls as output leaves x: give what is minimised, not the ELBO")
     if likelihood:
-        report.right("likelihood", likelihood)
+        report.right(N_("likelihood"), _(likelihood))
         with suppress(Exception):  # a cross-entropy refuses x out of [0, 1]
             given = _try(loss, o, x, mu, v)
             if given.value == near.value and torch.equal(given.by[0], near.by[0]):
@@ -93,19 +94,23 @@ def inspect_loss(report: Report, loss: Callable, output, x, mu, as_the_noise) ->
         if near.by_own and limits and likelihood in ("Gaussian", "Laplace", A_SIGMA_A_PIXEL):
             fits = at(output=target.reshape(o.shape).to(o)).by_own
             if any(fits[own] < 1e-3 * by for own, by in near.by_own.items()):
-                said = "Where the output is x, a weight of the loss has no gradient."
+                said = _("Where the output is x, a weight of the loss has no gradient.")
                 report.find(findings.LOG_FORGOTTEN, said)
     else:
-        report.skip("likelihood, range and beta", "the likelihood is not known here")
+        what = N_("likelihood, range and beta")
+        report.skip(what, _("the likelihood is not known here"))
         by_x = exact(near.by[0]).flatten()[exact(images).flatten().argsort()].nan_to_num()
         falls = by_x[0] > by_x[-1] and by_x.diff().max() <= 1e-4 * by_x.abs().max()
         if falls and torch.allclose(near.by[0], other.by[0], rtol=1e-3, atol=0):
-            report.find(findings.SWAPPED, "The loss is linear in the output and falls with x.")
+            said = _("The loss is linear in the output and falls with x.")
+            report.find(findings.SWAPPED, said)
     beta, reading = _inspect_kl(report, at, near, again, as_the_noise)
     if beta and not towards:
-        report.skip("the KL's sign", "whether the loss falls as the output nears x is not clear")
+        why = _("whether the loss falls as the output nears x is not clear")
+        report.skip(N_("the KL's sign"), why)
     elif beta and beta < 0 < towards:
-        report.find(findings.WRONG_SIGN, f"By mu the derivative is {beta:.3g}·mu.")
+        said = _("By mu the derivative is {beta:.3g}·mu.").format(beta=beta)
+        report.find(findings.WRONG_SIGN, said)
     if recon and all(finding.fault != findings.BROADCAST for finding in report):
         _inspect_reduction(report, loss, at(1e4 * mu), beta, recon, likelihood, limits)
     return Slopes(likelihood, limits, reading)
@@ -148,30 +153,33 @@ def _inspect_target(report: Report, target, x, given) -> tuple | None:
     least = 1e-2 / (given.max() - given.min())  # images from 0 to 255 may be divided by 255
     if (offset + slope * x - target).abs().max() < 1e-2 * slope.abs().clamp_min(least):
         if slope.abs() <= least:
-            return report.find(findings.WRONG_TARGET, f"The target is {offset:.3g} at every pixel.")
+            said = _("The target is {value:.3g} at every pixel.").format(value=offset)
+            return report.find(findings.WRONG_TARGET, said)
         low, high = (round((slope * x + offset).item(), 4) + 0.0 for x in given.aminmax())
-        report.right("target", f"each image, from {low:.3g} to {high:.3g}")
+        said = _("each image, from {low:.3g} to {high:.3g}").format(low=low, high=high)
+        report.right(N_("target"), said)
         return low, high
     if len(x) > 1 and (target - x.mean(dim=0)).abs().max() < 1e-2:
-        said = "Each output is compared with every image: its target is their mean."
+        said = _("Each output is compared with every image: its target is their mean.")
         return report.find(findings.BROADCAST, said)
     n_others = ((target - x).norm(dim=1) > 0.1).sum()
     if n_others > 0 and torch.cdist(target, x).min(dim=1).values.max() < 1e-2:
-        return report.find(findings.WRONG_TARGET, f"{n_others} targets are the images of others.")
-    report.skip("target", "it is not the image: made of it, or drawn")
+        said = _("{n_others} targets are the images of others.").format(n_others=n_others)
+        return report.find(findings.WRONG_TARGET, said)
+    report.skip("target", _("it is not the image: made of it, or drawn"))
 
 
 def _inspect_kl(report: Report, at: Callable, near: Trial, again: Trial, as_the_noise) -> tuple:
     """Inspect the KL; return beta and the reading of log_var, None for what is not known."""
-    (*_, large, _), far = near.at, at(1e4 * near.at[2])
+    large, far = near.at[2], at(1e4 * near.at[2])
     mu, v, by_mu, by_v = (exact(each).flatten(1) for each in (*near.at[2:], *near.by[1:]))
     if not (by_mu.isfinite().all() and by_v.isfinite().all()):
-        report.skip("formula of the KL", "its derivatives are not finite")
+        report.skip(N_("formula of the KL"), _("its derivatives are not finite"))
     elif any(_differ(a, b) for a, b in zip(near.by[1:], again.by[1:])):
         # Beside so large a mu the noise of one sample's KL is nothing.
         grows = _constant(exact(again.by[1]).flatten(1) / by_mu)
-        why = "its weight changes from call to call" if grows else "it is that of one sample of z"
-        report.skip("formula of the KL", why)
+        said = _("its weight changes from call to call"), _("it is that of one sample of z")
+        report.skip("formula of the KL", said[not grows])
         return (None if grows else _constant(_per_image(far))), None
     elif near.by[1].norm() == near.by[2].norm() == 0:  # some may be too small to be squared
         one = 1e-3 * large  # but for one dimension
@@ -179,40 +187,51 @@ def _inspect_kl(report: Report, at: Callable, near: Trial, again: Trial, as_the_
         # σ is 1, as log σ or as σ
         firsts = [at(one, torch.full_like(one, v)).by[1].flatten(1)[0] for v in (1e-3, 1.001)]
         if near.value == again.value != far.value and not far.by[1].any():
-            report.find(findings.KL_WITHOUT_GRADIENT, "The loss changes with mu all the same.")
+            report.find(findings.KL_WITHOUT_GRADIENT, _("The loss changes with mu all the same."))
         elif any(first[0] == 0 and first[1:].any() for first in firsts):
-            said = "Over a limit a dimension's KL has no gradient, under it it has."
+            said = _("Over a limit a dimension's KL has no gradient, under it it has.")
             report.find(findings.BITS_TURNED, said)
         else:
-            report.skip("formula of the KL", "where mu is large, the loss does not change with it")
+            why = _("where mu is large, the loss does not change with it")
+            report.skip("formula of the KL", why)
     else:
         betas = _per_image(near)
         by_beta = by_v / betas[:, None]
         known = _reading(by_beta, v)
         if reading := known[0] if known else as_the_noise(near.at[3], by_beta):
-            report.right("formula of the KL", f"to N(0, I), log_var read as {reading}")
+            said = _("to N(0, I), log_var read as {reading}").format(reading=_(reading))
+            report.right("formula of the KL", said)
             # A square or a capacity of the KL makes a beta of its own at every mu: no judgement.
             beta = _constant(betas := torch.cat([betas, _per_image(far)]))
             of_1 = {"σ": 1, "σ²": 1, "2σ": 2}.get(reading, 0) + 1e-3
             small = _per_image(at(1e-3 * large, torch.full_like(near.at[3], of_1)))
             if not _constant(torch.cat([betas, small])):
-                report.skip("beta", "it changes with the KL: free bits, a capacity or a limit")
+                why = _("it changes with the KL: free bits, a capacity or a limit")
+                report.skip("beta", why)
             return (None if beta and (small * beta < 0).any() else beta), reading
         of_mu, of_by = mu - mu.mean(dim=0), by_mu - by_mu.mean(dim=0)
         a = (of_mu * of_by).sum(dim=0) / of_mu.square().sum(dim=0)
         linear = len(mu) > 2 and (a > 0).all() and not _differ(of_by, a * of_mu)
         if linear and (prior := _reading(by_v, v, None, a)):
             means, sigmas = ((mu - by_mu / a).mean(dim=0), (prior[1] / a).sqrt())
-            ends = [f"{each.min():.2g} to {each.max():.2g}" for each in (means, sigmas)]
-            what = f"a Gaussian with means from {ends[0]} and σ from {ends[1]}"
-            report.skip("the prior", f"it is not N(0, I), but {what}")
+            why = _(
+                "it is not N(0, I), but a Gaussian with means from {low:.2g} to {high:.2g} and σ "
+                "from {least:.2g} to {most:.2g}"
+            )
+            why = why.format(
+                low=means.min(), high=means.max(), least=sigmas.min(), most=sigmas.max()
+            )
+            report.skip(N_("the prior"), why)
             return prior[::-1]
         moved = torch.cat([-0.5 * large[:1], large[1:]])
         if any(_differ(a[1:], b[1:]) for a, b in zip(near.by[1:], at(moved).by[1:])):
-            report.skip("formula of the KL", "codes of a batch are compared, as in DIP-VAE")
+            why = _("codes of a batch are compared, as in DIP-VAE")
+            report.skip("formula of the KL", why)
         else:
-            said = "The loss's derivatives by mu and log_var are those of no beta · KL: the prior "
-            said += "is taken to be N(0, I), and penalties on mu or log_var count as part of it."
+            said = _(
+                "The loss's derivatives by mu and log_var are those of no beta · KL: the prior is "
+                "taken to be N(0, I), and penalties on mu or log_var count as part of it."
+            )
             report.find(findings.KL_FORMULA, said)
     return None, None
 
@@ -235,35 +254,40 @@ def _reading(by_v, v, beta=1.0, a=1.0) -> tuple | None:
 
 def _inspect_reduction(report: Report, loss, trial: Trial, beta, c, likelihood, limits) -> None:
     """Find a mean on one side and a sum on the other, and a beta far from 1."""
-    output, x, mu, _ = trial.at
+    output, x, mu = trial.at[:3]
     n_images, n_pixels, n_latents = len(x), output[0].numel(), mu[0].numel()
     recon, kl, pixels, latents = _reductions(loss, trial)
     if recon == "product":
-        said = f"Of {n_images} images twice, each output's gradient is twice as large."
-        report.find(findings.BROADCAST, said)
+        said = _("Of {n_images} images twice, each output's gradient is twice as large.")
+        report.find(findings.BROADCAST, said.format(n_images=n_images))
     if not beta:
         return
     # ½ squared error and squared error are both at home: beta may be twice what is measured.
     true, free = abs(beta) / c, not likelihood.startswith("Bernoulli")
     betas = (true, 2 * true) if "Gaussian" in likelihood else (true,)
     measured, fixed = {}, {}  # what is said, and by how much it multiplies beta
+    numbers = {"n_pixels": n_pixels, "n_latents": n_latents, "n_images": n_images}
     if pixels == "mean":
-        measured[f"the reconstruction is a mean over {n_pixels} pixels"] = n_pixels
+        measured[_("the reconstruction is a mean over {n_pixels} pixels")] = n_pixels
     elif n_pixels >= 400:  # divisors that stay as they are, of sizes that nobody takes for beta
-        as_if = f"is as if divided by {n_pixels} pixels"
-        fixed[f"the reconstruction {as_if}"] = n_pixels
-        fixed[f"the KL {as_if}"] = 1 / n_pixels
-        fixed[f"the KL {as_if} and {n_images} images"] = 1 / n_pixels / n_images
+        fixed[_("the reconstruction is as if divided by {n_pixels} pixels")] = n_pixels
+        fixed[_("the KL is as if divided by {n_pixels} pixels")] = 1 / n_pixels
+        said = _("the KL is as if divided by {n_pixels} pixels and {n_images} images")
+        fixed[said] = 1 / n_pixels / n_images
     if latents == "mean":
-        measured[f"the KL is a mean over {n_latents} latent dimensions"] = 1 / n_latents
+        measured[_("the KL is a mean over {n_latents} latent dimensions")] = 1 / n_latents
     elif (recon, kl) == ("sum", "mean"):
-        fixed[f"the KL is as if divided by {n_latents} latent dimensions"] = 1 / n_latents
+        fixed[_("the KL is as if divided by {n_latents} latent dimensions")] = 1 / n_latents
     ways = [measured]
     if recon and kl and recon != kl:
         # A fixed number may stand for the batch size, so that it may as well be no fault.
-        said = f"the reconstruction is a {recon} over the {n_images} images of the batch"
+        said = _(
+            "the reconstruction is a {recon} over the {n_images} images of the batch and the KL a "
+            "{kl}"
+        )
+        numbers |= {"recon": _(recon), "kl": _(kl)}
         by = n_images if recon == "mean" else 1 / n_images
-        ways.append(measured | {f"{said} and the KL a {kl}": by})
+        ways.append(measured | {said: by})
     ways += [way | {said: by} for way in ways for said, by in fixed.items()]
     # A way that leaves a weight of 1 explains the loss; without one, what is measured is certain.
     cases = [(way, beta, beta / math.prod(way.values())) for way in ways for beta in betas]
@@ -275,13 +299,15 @@ def _inspect_reduction(report: Report, loss, trial: Trial, beta, c, likelihood, 
     # Of a Gaussian it is the variance too: σ is between the images' range and a grey level.
     size = (limits[1] - limits[0]) ** 2 if free and limits else 1
     least, most = size / 30 / 256**2 if free else 1 / 30, 30 * size
-    scale = "variance" if "Gaussian" in likelihood else "scale"
-    true = f"1, if the {scale} is {true:.3g}" if free else f"{true:.3g}"
+    scales = _("1, if the scale is {size:.3g}"), _("1, if the variance is {size:.3g}")
+    true = scales["Gaussian" in likelihood].format(size=true) if free else f"{true:.3g}"
     if (sure or uncorrected) and not 1 / 1.5 < math.prod(way.values()) < 1.5:
-        said = f"Here {'; '.join(way)}. beta is in truth {beta:.3g}, and looks like {weight:.3g}."
-        report.find(findings.MEAN_FOR_SUM, said)
+        said = _("Here {way}. beta is in truth {beta:.3g}, and looks like {weight:.3g}.")
+        way = _("; ").join(way).format(**numbers)
+        report.find(findings.MEAN_FOR_SUM, said.format(way=way, beta=beta, weight=weight))
     elif "beta" not in report.not_examined and (max(betas) <= least or min(betas) >= most):
-        report.find(findings.FAR_BETA, f"{'; '.join([f'beta is {true}', *measured])}.")
+        said = _("; ").join([_("beta is {beta}").format(beta=true), *measured])
+        report.find(findings.FAR_BETA, _("{said}.").format(said=said.format(**numbers)))
     elif "beta" not in report.not_examined:
         report.right("beta", true)
 
@@ -301,7 +327,7 @@ def _reductions(loss, trial: Trial) -> list[str | None]:
         with suppress(Exception):  # the loss may take this shape only
             by = _try(loss, *twice).by[of]
             ratio = (exact(by).norm() / exact(trial.by[of]).norm()).item() / math.sqrt(2)
-            found[-1] = {1.0: "sum", 0.5: "mean", 2.0: "product"}.get(round(ratio, 2))
+            found[-1] = {1.0: N_("sum"), 0.5: N_("mean"), 2.0: N_("product")}.get(round(ratio, 2))
     return found
 
 

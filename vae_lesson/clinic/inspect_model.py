@@ -12,6 +12,7 @@ from vae_lesson.clinic import findings
 from vae_lesson.clinic.findings import Report
 from vae_lesson.clinic.inspect_loss import AS_THE_NOISE, READINGS, Slopes, reseed, spread, wide
 from vae_lesson.data import exact
+from vae_lesson.words import N_, _
 
 
 def inspect_model(report: Report, model: nn.Module, x: Tensor, slopes: Slopes) -> None:
@@ -63,7 +64,7 @@ def as_the_noise(model: nn.Module, x: Tensor, v: Tensor, by_v: Tensor) -> str | 
 def _inspect_code(report, model, x, mu, log_var, reading: str | None) -> None:
     """Find what the encoder makes of mu and log_var."""
     if mu.std() > 1e-6 and torch.allclose(mu, log_var):
-        return report.find(findings.LOG_VAR_IS_MU, "encode returns the same numbers twice.")
+        return report.find(findings.LOG_VAR_IS_MU, _("encode returns the same numbers twice."))
     # Untrained ones may all be over 0 by chance; those of images far out are not.
     with suppress(Exception):  # decode may not take what comes of such images
         far = [model(1000 * some)[1:] for some in (x, -x, torch.randn_like(x))]
@@ -73,20 +74,24 @@ def _inspect_code(report, model, x, mu, log_var, reading: str | None) -> None:
             n_lowest = (values < lowest + 1e-3).sum()
             ends = lowest > -1e-6 and 0.1 * values.numel() < n_lowest < values.numel()
             if ends and (name == "mu" or reading in ("log σ²", "log σ")):
-                so = f", so σ at {READINGS[reading](lowest):.2f}" if name == "log_var" else ""
-                report.find(findings.WRONG_RANGE, f"{name} ends at {lowest:.2f}{so}.")
+                said = _("{name} ends at {lowest:.2f}.").format(name=name, lowest=lowest)
+                if name == "log_var":
+                    said = _("log_var ends at {lowest:.2f}, so σ at {sigma:.2f}.")
+                    said = said.format(lowest=lowest, sigma=READINGS[reading](lowest))
+                report.find(findings.WRONG_RANGE, said)
 
 
 def _inspect_range(report, model, x, output, mu, slopes: Slopes) -> None:
     """Find images and outputs that the loss is not made for."""
-    distribution, _, of = slopes.likelihood.partition(" on ")
+    distribution, _on, of = slopes.likelihood.partition(" on ")
     low, high = slopes.limits or (0.0, 1.0)
     if distribution == "Bernoulli" and (low < -0.01 or high > 1.01):
-        return report.find(findings.WRONG_RANGE, f"The target goes from {low:.3g} to {high:.3g}.")
+        said = _("The target goes from {low:.3g} to {high:.3g}.").format(low=low, high=high)
+        return report.find(findings.WRONG_RANGE, said)
     bottom, top = output.aminmax()
     if of == "probabilities" and (bottom < -1e-6 or top > 1 + 1e-6):
-        said = f"The loss takes probabilities, the output goes from {bottom:.3g} to {top:.3g}."
-        return report.find(findings.WRONG_RANGE, said)
+        said = _("The loss takes probabilities, the output goes from {low:.3g} to {high:.3g}.")
+        return report.find(findings.WRONG_RANGE, said.format(low=bottom, high=top))
     # Untrained outputs may lie in any range by chance; those of codes far out do not.
     passes = [_pass(model, x, 1000 * torch.randn_like(mu), 0.2 + 0 * mu) for _ in range(4)]
     outputs = [each.output.flatten() for each in passes]
@@ -94,15 +99,18 @@ def _inspect_range(report, model, x, output, mu, slopes: Slopes) -> None:
         with suppress(Exception):  # decode may take more than z
             outputs.append(model.decode(1000 * torch.randn_like(mu)).flatten())
     bottom, top = torch.cat(outputs).aminmax()
-    reach = f"For codes of length 1000 a dimension the outputs go from {bottom:.3f} to {top:.3f}"
+    reach = _("For codes of length 1000 a dimension the outputs go from {low:.3f} to {high:.3f}")
+    reach = reach.format(low=bottom, high=top)
     least, most = (0, 1) if of == "logits" else (0.5, 0.73106)  # what one sigmoid or two can reach
     if top - bottom < 1e-6:
-        return report.skip("range", "the decoder leaves z aside")
+        return report.skip(N_("range"), _("the decoder leaves z aside"))
     sums = torch.cat([each.output.flatten(1).sum(dim=1) for each in passes])
     if (sums - 1).abs().max() < 1e-3 < (x.flatten(1).sum(dim=1) - 1).abs().max():
-        return report.find(findings.WRONG_RANGE, "Each image's outputs sum to 1, as of a softmax.")
+        said = _("Each image's outputs sum to 1, as of a softmax.")
+        return report.find(findings.WRONG_RANGE, said)
     if least - 1e-6 < bottom and top < most + 1e-6:
-        return report.find(findings.SIGMOID_TWICE, f"{reach}: there is a second sigmoid.")
+        said = _("{reach}: there is a second sigmoid.").format(reach=reach)
+        return report.find(findings.SIGMOID_TWICE, said)
     floor = 0 if bottom > -0.99 else -1  # of a sigmoid, or of tanh
     saturated = floor - 1e-6 < bottom < floor + 0.01 and 0.99 < top < 1 + 1e-6
     beyond = saturated and (of == "logits" or low < floor - 0.1 or high > 1.1)
@@ -110,9 +118,11 @@ def _inspect_range(report, model, x, output, mu, slopes: Slopes) -> None:
     middle = 0.5 if of == "logits" else 0.0  # what an output of 0 means
     one_end = (bottom > -1e-6 and low < middle - 0.1) or (top < 1e-6 and high > middle + 0.1)
     if beyond or one_end:
-        wanted = "logits" if of == "logits" else f"images from {low:.3g} to {high:.3g}"
-        return report.find(findings.WRONG_RANGE, f"{reach}, and the loss takes {wanted}.")
-    report.right("range", f"outputs reach from {bottom:.3g} to {top:.3g}")
+        said = _("{reach}, and the loss takes images from {low:.3g} to {high:.3g}.")
+        said = _("{reach}, and the loss takes logits.") if of == "logits" else said
+        return report.find(findings.WRONG_RANGE, said.format(reach=reach, low=low, high=high))
+    said = _("outputs reach from {low:.3g} to {high:.3g}").format(low=bottom, high=top)
+    report.right("range", said)
 
 
 def _inspect_noise(report, model, x, mu, reading: str | None) -> None:
@@ -123,27 +133,29 @@ def _inspect_noise(report, model, x, mu, reading: str | None) -> None:
     first = passes[0]
     same = all(torch.equal(a, b) for each in passes for a, b in zip(each[1:3], first[1:3]))
     if first.chosen and not same:
-        said = "With mu and log_var held in encode, forward returns others in every run."
+        said = _("With mu and log_var held in encode, forward returns others in every run.")
         return report.find(findings.OTHER_CODE, said)
     if noise is None:
-        return report.skip("noise", first.unseen)
+        return report.skip(N_("noise"), first.unseen)
     mu, v = exact(first.mu).flatten(1), exact(first.log_var).flatten(1)
     mean, sigma = noise.mean(dim=0), noise.std(dim=0).clamp_min(1e-12)
     tiny = 1e-4 * READINGS["log σ²"](v)
     if tiny.max() < 1e-7:
-        return report.skip("noise", "it is too small beside mu")
+        return report.skip("noise", _("it is too small beside mu"))
     if (sigma < tiny).all():
         if (mean.abs() > tiny).any():
-            return report.find(findings.NOT_STANDARD_NORMAL, "z − mu is the same in every run.")
+            return report.find(findings.NOT_STANDARD_NORMAL, _("z − mu is the same in every run."))
         if not same:
-            return report.find(findings.OTHER_CODE, "forward returns z for mu, so others each run.")
-        return report.find(findings.NO_NOISE, "In training mode z = mu in every run.")
+            said = _("forward returns z for mu, so others each run.")
+            return report.find(findings.OTHER_CODE, said)
+        return report.find(findings.NO_NOISE, _("In training mode z = mu in every run."))
     eps = (noise - mean) / sigma
-    for dim, what in [(1, "images of the batch"), (2, "latent dimensions")]:
+    for dim, what in [(1, _("images of the batch")), (2, _("latent dimensions"))]:
         # The variance of a mean of n is 1/n of theirs if they are independent, theirs if equal.
         n = eps.shape[dim]
         if n > 1 and n * eps.mean(dim=dim).square().mean() > 1 + 0.75 * (n - 1):
-            return report.find(findings.NOT_STANDARD_NORMAL, f"eps is one for all {n} {what}.")
+            said = _("eps is one for all {n} {what}.").format(n=n, what=what)
+            return report.find(findings.NOT_STANDARD_NORMAL, said)
     _inspect_mean_and_sigma(report, mean, sigma, eps, mu, v, reading)
 
 
@@ -156,39 +168,46 @@ def _inspect_mean_and_sigma(report, mean, sigma, eps, mu, v, reading: str | None
     nearest = min(off, key=off.get)
     right = reading or nearest  # if the loss does not say, all of them may be right
     enough = v.numel() > 15  # fewer could fit anything
-    unknown = "is made of mu and log_var in a way not known here, as by a flow"
     ratio, fourth = (mean / sigma).abs(), eps.pow(4).mean()
     if enough and ratio.mean() > 0.5 and ratio.std() < 0.25 * ratio.mean():  # whatever σ is
-        said = f"z − mu has a mean, of {ratio.mean():.2f} σ (with rand it is 1.73)."
-        return report.find(findings.NOT_STANDARD_NORMAL, said)
+        said = _("z − mu has a mean, of {mean:.2f} σ (with rand it is 1.73).")
+        return report.find(findings.NOT_STANDARD_NORMAL, said.format(mean=ratio.mean()))
     if _rms(mean / sigma) > 0.5:  # more than chance
         (a, b, c, d), rest = _fit(mean, mu, expected[right], v, torch.ones_like(v))
         # A flow, say, turns z into something else, which is no sum of these with mu once or never.
         fits = rest < 0.2 * _rms(sigma) and min(abs(a), abs(a + 1)) < 0.1
         if not (enough and fits and (b * expected[right] + c * v).std() > 0.3):
-            return report.skip("noise", f"z {unknown}")
-        said = f"z has the mean {1 + a:.2f}·mu + {b:.2f}·σ + {c:.2f}·log_var + {d:.2f}."
+            why = _("z is made of mu and log_var in a way not known here, as by a flow")
+            return report.skip("noise", why)
+        said = _("z has the mean {mean}.")
+        said = said.format(mean=f"{1 + a:.2f}·mu + {b:.2f}·σ + {c:.2f}·log_var + {d:.2f}")
         return report.find(findings.NOT_STANDARD_NORMAL, said)
     shape = min((sigma / of).log().std() for of in expected.values())  # off by more than a factor
     if fourth < 2.3 and min(off[right], shape) < 0.35:
-        said = f"eps has the fourth moment {fourth:.2f}, N(0, 1) 3, rand 1.8."
-        return report.find(findings.NOT_STANDARD_NORMAL, said)
+        said = _("eps has the fourth moment {fourth:.2f}, N(0, 1) 3, rand 1.8.")
+        return report.find(findings.NOT_STANDARD_NORMAL, said.format(fourth=fourth))
     if off[right] < 0.35:  # exp(0.35) is 1.4: no more than chance
-        return report.right("noise", f"z is mu + σ·eps, log_var read as {right}")
+        said = _("z is mu + σ·eps, log_var read as {reading}").format(reading=_(right))
+        return report.right("noise", said)
     at = v.argmin()
     low, has, wanted = (values.take(at) for values in (v, sigma, expected[right]))
-    said = f"Where log_var is {low:.3g}, z has σ = {has:.3g}; as {right} it says {wanted:.3g}"
+    said = _("Where log_var is {low:.3g}, z has σ = {has:.3g}; as {reading} it says {wanted:.3g}")
+    said = said.format(low=low, has=has, reading=_(right), wanted=wanted)
     if sigma.log().std() < 0.15 and v.std() > 0.3:
-        return report.find(findings.LOG_VAR_IGNORED, f"{said}. σ is the same everywhere.")
+        said = _("{said}. σ is the same everywhere.").format(said=said)
+        return report.find(findings.LOG_VAR_IGNORED, said)
     if off[nearest] < 0.2:  # it must fit, or it is something else again
         fault = findings.VARIANCE_AS_SIGMA if nearest == "log σ" else findings.LOG_VAR_AS_SIGMA
         fault = fault if right == "log σ²" else findings.KL_FORMULA
-        return report.find(fault, f"{said}, as {nearest} {expected[nearest].take(at):.3g}.")
+        other = {"reading": _(nearest), "says": expected[nearest].take(at)}
+        said = _("{said}, as {reading} {says:.3g}.").format(said=said, **other)
+        return report.find(fault, said)
     # σ comes from log_var alone?
-    (*_, of_mu), rest = _fit(sigma.log(), torch.ones_like(v), v, v**2, mu**2)
-    if reading and enough and (shape < 0.13 or (rest < 0.13 and abs(of_mu) < 0.05)):
-        return report.find(findings.NOT_STANDARD_NORMAL, f"{said}.")
-    report.skip("noise", f"its σ {unknown}")
+    of, rest = _fit(sigma.log(), torch.ones_like(v), v, v**2, mu**2)
+    if reading and enough and (shape < 0.13 or (rest < 0.13 and abs(of[-1]) < 0.05)):
+        return report.find(findings.NOT_STANDARD_NORMAL, _("{said}.").format(said=said))
+    why = _("its σ is made of mu and log_var in a way not known here, as by a flow")
+    report.skip("noise", why)
 
 
 def _fit(values: Tensor, *parts: Tensor) -> tuple[list[float], float]:
@@ -214,9 +233,11 @@ def _inspect_gradient(report, model, x, mu) -> None:
     for name, part in own.items():
         # One that is the same for all images need not come from the encoder.
         if all_learn and not part.requires_grad and (part != part[:1]).any():
-            return report.find(findings.GRADIENT_CUT, f"{name} is cut off from the encoder.")
+            said = _("{name} is cut off from the encoder.").format(name=name)
+            return report.find(findings.GRADIENT_CUT, said)
     if not first.chosen:
-        return report.skip("gradient by mu", "forward does not take mu and log_var from encode")
+        why = _("forward does not take mu and log_var from encode")
+        return report.skip(N_("gradient by mu"), why)
 
     def run(images=x, seed=0, hold=(), **other) -> Pass:
         reseed(x.device, seed)
@@ -228,10 +249,11 @@ def _inspect_gradient(report, model, x, mu) -> None:
     for name, slope in slopes.items():
         moves = not torch.allclose(output, run(**{name: chosen[name] + 0.5}).output.flatten(1))
         if moves and (slope is None or not slope.any()):  # torch.normal gives derivatives of 0
-            return report.find(findings.GRADIENT_CUT, f"The output gives {name} no gradient.")
+            said = _("The output gives {name} no gradient.").format(name=name)
+            return report.find(findings.GRADIENT_CUT, said)
     if slopes["mu"] is None:
-        return report.find(findings.Z_UNUSED, "The output is the same whatever mu is.")
-    report.right("gradient", "it comes from the output to mu and log_var")
+        return report.find(findings.Z_UNUSED, _("The output is the same whatever mu is."))
+    report.right(N_("gradient"), _("it comes from the output to mu and log_var"))
     # One pixel of each image changes. An autoregressive decoder uses it too, for later pixels.
     pixels = torch.arange(len(x)), torch.randint(output.shape[1], (len(x),))
     other = x.flatten(1).clone()
@@ -243,15 +265,16 @@ def _inspect_gradient(report, model, x, mu) -> None:
         return not torch.allclose(a, b, 1e-4, 1e-6)
 
     if not moved(before, changed):
-        return report.right("past z", "an output does not change with its pixel")
+        return report.right("past z", _("an output does not change with its pixel"))
     # What is drawn is a code, if of a second level; what is not is a way past z.
     held, drawn = (run(seed=seed, hold=before.codes) for seed in (0, 1))
     codes = zip(before.codes, run(seed=1).codes, changed.codes)
     if not any(((a == b) & (a != c)).any() for a, b, c in codes) and (
         before.z is None or moved(held, drawn)
     ):
-        return report.skip("past z", "z held, the output varies: of a second code no KL is seen")
-    report.find(findings.PAST_Z, "With z held, the output's pixels change with those of x.")
+        why = _("z held, the output varies: of a second code no KL is seen")
+        return report.skip("past z", why)
+    report.find(findings.PAST_Z, _("With z held, the output's pixels change with those of x."))
 
 
 def _inspect_images(report, model, x) -> None:
@@ -265,11 +288,13 @@ def _inspect_images(report, model, x) -> None:
         rows = torch.autograd.grad(sums[i], leaf, retain_graph=True)[0].flatten(1).abs().sum(dim=1)
         size, rows[own] = rows.max(), 0
         if others := (rows > 1e-6 * size).sum():
-            said = f"The output of image {i % len(x)} changes with {others} other images."
+            said = _("The output of image {number} changes with {n_others} other images.")
+            said = said.format(number=i % len(x), n_others=others)
             return report.find(findings.MIXED, said)
     if size > 0 and len(x) > 1:
-        return report.right("images", "each has its own output")
-    report.skip("images", "no gradient reaches them" if len(x) > 1 else "there is but one")
+        return report.right(N_("images"), _("each has its own output"))
+    why = _("no gradient reaches them") if len(x) > 1 else _("there is but one")
+    report.skip("images", why)
 
 
 class Pass(NamedTuple):
@@ -335,7 +360,7 @@ def _pass(model, x, mu, log_var, hold=()) -> Pass:
 def _code_of(output: Tensor, mu: Tensor, codes: list, made: list) -> tuple[Tensor | None, str]:
     """Return the z `(draws, *mu.shape)` of this output, or None and why it is not seen."""
     if not codes:
-        return None, "forward does not call decode"
+        return None, _("forward does not call decode")
     if len(codes) > 1:  # some may be of another image, or of the prior
         alike = [isinstance(each, Tensor) and each.numel() == output.numel() for each in made]
         o = output.flatten()  # it rises with what was made: its sigmoid, say
@@ -345,10 +370,12 @@ def _code_of(output: Tensor, mu: Tensor, codes: list, made: list) -> tuple[Tenso
             mean = torch.stack([wide(each) for each in made]).mean(dim=0)
             own = codes if torch.allclose(mean.reshape(output.shape), output, atol=1e-4) else []
         if not own or len({z.shape for z in own}) > 1:
-            return None, f"of {len(codes)} calls of decode none is clearly the output's"
+            why = _("of {n_calls} calls of decode none is clearly the output's")
+            return None, why.format(n_calls=len(codes))
         codes = own
     if codes[0].numel() % mu.numel():
-        return None, f"decode gets {codes[0][0].numel()} numbers an image, mu has {mu[0].numel()}"
+        why = _("decode gets {n_numbers} numbers an image, mu has {n_mu}")
+        return None, why.format(n_numbers=codes[0][0].numel(), n_mu=mu[0].numel())
     # Several draws may come before the images, or after them.
     before = torch.cat([z.reshape(-1, *mu.shape) for z in codes])
     after = torch.cat([z.reshape(len(mu), -1, *mu.shape[1:]).transpose(0, 1) for z in codes])

@@ -12,9 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 from vae_lesson.clinic.findings import LOSS_GROWS, NOT_FINITE, RUNS_AWAY, Report
 from vae_lesson.clinic.inspect_loss import leaves_of, reseed
+from vae_lesson.words import N_, _
 
 # In 117 healthy trainings of 12 steps these stay under 7, 4 and 4; trained models lie higher.
-LIMITS = {"output": 1000, "mu": 100, "log_var": 10}  # the output's: times the largest pixel
+LIMITS = {N_("output"): 1000, "mu": 100, "log_var": 10}  # the output's: times the largest pixel
 GROWTH = 3  # of a batch's loss over that on the first weights: in those trainings at most 1.3
 
 
@@ -41,13 +42,15 @@ def inspect_training(model, loss, batches, optimizer=None, n_steps: int = 12) ->
         report = inspect(n_steps)
         n = len(report.steps)  # those without a NaN
         if report and n and report[-1].fault != RUNS_AWAY:  # which the loss may ask for
-            again = "does not help" if inspect(10 * n, rate=0.01) else "helps"
-            tried = f"{report[-1].evidence} Tried: a hundredth of the rate {again}."
+            tried = _("{evidence} Tried: a hundredth of the rate helps.")
+            if inspect(10 * n, rate=0.01):
+                tried = _("{evidence} Tried: a hundredth of the rate does not help.")
+            tried = tried.format(evidence=report[-1].evidence)
             report[-1] = report[-1]._replace(evidence=tried)
     if report.steps:
-        names, ends = ("loss", "KL", *LIMITS), (report.steps[0], report.steps[-1])
-        said = [f"{name} {' → '.join(f'{row[name]:.3g}' for row in ends)}" for name in names]
-        report.right(f"{n} steps", ", ".join(said))
+        names, ends = (N_("loss"), "KL", *LIMITS), (report.steps[0], report.steps[-1])
+        said = [f"{_(name)} {' → '.join(f'{row[name]:.3g}' for row in ends)}" for name in names]
+        report.right(_("{n} steps").format(n=n), _(", ").join(said))
     return report
 
 
@@ -56,8 +59,9 @@ def _inspect(start, xs, n_steps, rate=1.0) -> Report:
     report, still = (_train(start, xs, n_steps, each) for each in (rate, 0.0))
     for step, (row, first) in enumerate(zip(report.steps, still.steps), 1):
         if row["loss"] - first["loss"] > (GROWTH - 1) * abs(first["loss"]):
-            said = f"Step {step}: loss {row['loss']:.3g}, KL {row['KL']:.3g}"
-            report.find(LOSS_GROWS, f"{said}; on the first weights {first['loss']:.3g}.")
+            said = _("Step {step}: loss {loss:.3g}, KL {KL:.3g}; on the first weights {first:.3g}.")
+            said = said.format(step=step, loss=row["loss"], KL=row["KL"], first=first["loss"])
+            report.find(LOSS_GROWS, said)
             break
     return report
 
@@ -74,7 +78,7 @@ def _train(start, xs, n_steps, rate) -> Report:
     report, watch, top = Report(), _Watch(weights), max(1, *(x.max().item() for x in xs))
     report.steps, far = [], set()
     for step, x in zip(range(1, n_steps + 1), cycle(xs)):
-        watch.note("x itself", x)
+        watch.note(_("x itself"), x)
         reseed(x.device, step)
         try:
             with watch:
@@ -83,7 +87,8 @@ def _train(start, xs, n_steps, rate) -> Report:
         except (ValueError, RuntimeError) as error:  # of a likelihood that refuses NaN
             if not (watch.first or "invalid values" in str(error)):
                 raise
-            report.find(NOT_FINITE, f"Step {step}: in the model, first in {watch.first or error}.")
+            said = _("Step {step}: in the model, first in {place}.")
+            report.find(NOT_FINITE, said.format(step=step, place=watch.first or error))
             break
         optimizer.zero_grad()
         value.backward()
@@ -96,17 +101,21 @@ def _train(start, xs, n_steps, rate) -> Report:
         for name, part in zip(LIMITS, (output, mu, log_var)):
             if row[name] > LIMITS[name] and name not in far:
                 far.add(name)
-                said = f"{name} reaches {row[name]:.3g}, behind {watch.layer(part)}"
-                report.find(RUNS_AWAY, f"Step {step}: {said}.")
-        made = {"the model": (output, mu, log_var), "the loss": (value,)}
-        made |= {f"the slope by {name}": (slope,) for name, slope in reversed(slopes.items())}
-        made[f"the optimizer's step, of weights in {value.dtype}"] = weights.values()
+                said = _("Step {step}: {name} reaches {size:.3g}, behind {layer}.")
+                place = {"name": _(name), "layer": watch.layer(part)}
+                report.find(RUNS_AWAY, said.format(step=step, size=row[name], **place))
+        made = {_("the model"): (output, mu, log_var), (of_loss := _("the loss")): (value,)}
+        by = _("the slope by {what}")
+        made |= {by.format(what=name): (slope,) for name, slope in reversed(slopes.items())}
+        said = _("the optimizer's step, of weights in {dtype}").format(dtype=value.dtype)
+        made[said] = weights.values()
         if bad := next((name for name, values in made.items() if not _finite(*values)), ""):
-            if bad == "the loss":  # with the KL of almost nothing; not of 0, which may be a σ
+            if bad == of_loss:  # with the KL of almost nothing; not of 0, which may be a σ
                 rest = loss(output, x, 0 * mu + 1e-3, 0 * log_var + 1e-3)
-                bad += "'s KL" if _finite(rest) else "'s reconstruction"
-            first = f", first in {watch.first}" if watch.first else ""
-            report.find(NOT_FINITE, f"Step {step}: in {bad}{first}.")
+                bad = _("the loss's KL") if _finite(rest) else _("the loss's reconstruction")
+            said = _("Step {step}: in {what}.")
+            said = _("Step {step}: in {what}, first in {place}.") if watch.first else said
+            report.find(NOT_FINITE, said.format(step=step, what=bad, place=watch.first))
             break
         report.steps.append(row)
     return report
@@ -128,10 +137,16 @@ class _Watch(TorchFunctionMode):
             while frame.f_code.co_filename.startswith((*torch.__path__, __file__)):
                 frame = frame.f_back
             line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-            said = f"{func.__name__.strip('_')} in `{line}`, behind {self.layer(out)}, {out.dtype}"
+            said = _("{operation} in `{line}`, behind {layer}, {dtype}").format(
+                operation=func.__name__.strip("_"),
+                line=line,
+                layer=self.layer(out),
+                dtype=out.dtype,
+            )
             self.note(said, out)
             if out.requires_grad:
-                out.register_hook(partial(self.note, f"the slope by {said}"))
+                by = _("the slope by {what}").format(what=said)
+                out.register_hook(partial(self.note, by))
         return out
 
     def note(self, said, values) -> None:
@@ -141,7 +156,7 @@ class _Watch(TorchFunctionMode):
         """Return the layer whose weights are nearest behind these values."""
         names = (self.names.get(id(leaf)) for leaf in leaves_of(values))
         name = next(filter(None, names), None)
-        return f"layer {name}" if name else "no layer"
+        return _("layer {name}").format(name=name) if name else _("no layer")
 
 
 def _finite(*tensors) -> bool:

@@ -18,6 +18,7 @@ from vae_lesson.arguments import shapes_of
 from vae_lesson.clinic.findings import FAULTS, NOT_FINITE, WRONG_RANGE, Report
 from vae_lesson.clinic.inspect_loss import inspect_loss, reseed, wide
 from vae_lesson.clinic.inspect_model import as_the_noise, inspect_model
+from vae_lesson.words import N_, _
 
 
 def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> Report:
@@ -50,17 +51,18 @@ def inspect_vae(model: nn.Module, loss: Callable, x: Tensor) -> Report:
     with _undisturbed(model, x.device), torch.autocast(x.device.type, enabled=False):
         output, mu, log_var = _outputs(model, x)
         slopes = inspect_loss(report, value, output, x, mu, partial(as_the_noise, model, x))
-        parts = {"x": x, "mu": mu, "log_var": log_var, "the output": output}
+        parts = {"x": x, "mu": mu, "log_var": log_var, N_("the output"): output}
         if not all(tensor.isfinite().all() for tensor in parts.values()):
-            report.skip("the model", "not all that it makes is finite")
+            report.skip(N_("the model"), _("not all that it makes is finite"))
         else:
             inspect_model(report, model, x, slopes)
             if all(finding.fault != WRONG_RANGE for finding in report):  # a loss may refuse those
                 parts["the loss"] = value(output, x, mu, log_var)
     for name, tensor in parts.items():
         if n_bad := int((~tensor.isfinite()).sum()):
-            evidence = f"Of {tensor.numel()} values of {name}, {n_bad} are NaN or infinite."
-            report.find(NOT_FINITE, evidence)
+            said = _("Of {n_values} values of {name}, {n_bad} are NaN or infinite.")
+            said = said.format(n_values=tensor.numel(), name=_(name), n_bad=n_bad)
+            report.find(NOT_FINITE, said)
             break  # what comes of it is so too
     report.sort(key=lambda finding: FAULTS.index(finding.fault))
     return report

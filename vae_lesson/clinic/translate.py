@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 from vae_lesson.arguments import check_one_of, check_over_0, check_whole
+from vae_lesson.words import N_
 
 # The variance of the Gaussian whose -log p(x|z) it is, less a constant; None for no Gaussian.
 LIKELIHOODS = {
@@ -90,25 +91,25 @@ def noise_variance_at_beta_1(loss: Loss) -> float | None:
 # Each read in its file, at the commit or in the year given. Where a size plays no part in beta, it
 # is the file's too. Images are scaled to [0, 1] in all of them.
 PUBLIC_SETTINGS: dict[str, Loss] = {
-    "pytorch/examples, vae/main.py (77f55b9): BCE and KL summed": Loss(
+    N_("pytorch/examples, vae/main.py (77f55b9): BCE and KL summed"): Loss(
         recon_batch="sum", kl_batch="sum"
     ),
-    "the same file in October 2017 (ab7cb38): BCE mean, KL summed / (128 · 784)": Loss(
+    N_("the same file in October 2017 (ab7cb38): BCE mean, KL summed / (128 · 784)"): Loss(
         pixels="mean", kl_batch="sum", kl_weight=1 / (128 * 784)
     ),
-    "keras, variational_autoencoder.py, 2016 (f6bcaff): BCE mean of 784 pixels, KL summed": Loss(
-        pixels="mean", latent_size=2, batch_size=100
-    ),
-    "keras, variational_autoencoder_deconv.py (309f586): 784 · BCE mean, KL mean of 2": Loss(
+    N_(
+        "keras, variational_autoencoder.py, 2016 (f6bcaff): BCE mean of 784 pixels, KL summed"
+    ): Loss(pixels="mean", latent_size=2, batch_size=100),
+    N_("keras, variational_autoencoder_deconv.py (309f586): 784 · BCE mean, KL mean of 2"): Loss(
         pixels="mean", latents="mean", recon_weight=784, latent_size=2, batch_size=100
     ),
-    "sksq96/pytorch-vae, vae-cnn.ipynb (14ce227): BCE summed, KL mean of 32 · 32 images": Loss(
+    N_("sksq96/pytorch-vae, vae-cnn.ipynb (14ce227): BCE summed, KL mean of 32 · 32 images"): Loss(
         latents="mean", recon_batch="sum", n_pixels=64 * 64 * 3, latent_size=32, batch_size=32
     ),
-    "keras, making_new_layers… guide (3422977): squared error mean of 784, KL mean of 32": Loss(
+    N_("keras, making_new_layers… guide (3422977): squared error mean of 784, KL mean of 32"): Loss(
         "squared error", pixels="mean", latents="mean", latent_size=32, batch_size=64
     ),
-    "PyTorch-VAE, vae.yaml (a6896b9): squared error mean of 12,288, 0.00025 · KL summed": Loss(
+    N_("PyTorch-VAE, vae.yaml (a6896b9): squared error mean of 12,288, 0.00025 · KL summed"): Loss(
         "squared error",
         pixels="mean",
         kl_weight=0.00025,
@@ -116,7 +117,9 @@ PUBLIC_SETTINGS: dict[str, Loss] = {
         latent_size=128,
         batch_size=64,
     ),
-    "lightning-bolts, its VAE (34958a8): squared error mean of 3,072, 0.1 · KL mean of 256": Loss(
+    N_(
+        "lightning-bolts, its VAE (34958a8): squared error mean of 3,072, 0.1 · KL mean of 256"
+    ): Loss(
         "squared error",
         pixels="mean",
         latents="mean",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vae_lesson.running import processes
+from vae_lesson.words import _
 
 WARM_UP = 3  # steps before the recording: what is set up at first use must be set up by then
 
@@ -55,7 +56,8 @@ class GraphedStep:
                 with noting_waits() as waits:
                     sums = self._on_the_side()
                 if waits:
-                    self._go_without(f"a step waits for the GPU {waits[0]}")
+                    waits_at = _("a step waits for the GPU {place}").format(place=waits[0])
+                    self._go_without(waits_at)
                 return sums
             if self._graph is None:
                 self._record()
@@ -92,7 +94,7 @@ class GraphedStep:
     def _go_without(self, reason: str) -> None:
         self._failed = True
         line = reason.splitlines()[0]
-        print(f"No CUDA graph, so a step costs more than it could: {line}")
+        print(_("No CUDA graph, so a step costs more than it could: {why}").format(why=line))
 
 
 @functools.cache
@@ -115,4 +117,6 @@ def noting_waits() -> Iterator[list[str]]:
     for warning in caught:
         if "synchronizing CUDA operation" in str(warning.message):
             source = linecache.getline(warning.filename, warning.lineno).strip()
-            places.append(f"at `{source}` ({Path(warning.filename).name}, line {warning.lineno})")
+            where = _("at `{source}` ({file}, line {line})")
+            values = {"file": Path(warning.filename).name, "line": warning.lineno}
+            places.append(where.format(source=source, **values))

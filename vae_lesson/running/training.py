@@ -20,6 +20,7 @@ from vae_lesson.models import convolves
 from vae_lesson.running import processes
 from vae_lesson.running.machine import threads, to_device
 from vae_lesson.running.saving import check_checkpoint, load_checkpoint, save_checkpoint
+from vae_lesson.words import _
 
 
 @dataclass
@@ -111,7 +112,8 @@ class Training:
         """Yield the batches of each epoch that is to be trained, in an order that is drawn."""
         for epoch in range(len(self.history) + 1, self._n_epochs + 1):
             self._epoch, self._step, self._sums = epoch, 0, []
-            self._bar.set_description(f"epoch {epoch}/{self._n_epochs}", refresh=False)
+            at = _("epoch {epoch}/{n_epochs}").format(epoch=epoch, n_epochs=self._n_epochs)
+            self._bar.set_description(at, refresh=False)
             processes.seed_noise(self._noise, self._settings["seed"], epoch)
             self._started = time.perf_counter()
             permutation = torch.randperm(self._n, generator=self._order, device=self._device)
@@ -173,7 +175,8 @@ class Training:
         means = means_of_terms(self._parts["model"], *self._test, terms=self._terms, **options)
         self._parts["model"].train()
         self._refuse_nan(torch.tensor([[*means.values()]]), list(means), ["on the test images"])
-        self._bar.set_postfix_str("test " + said(means), refresh=False)
+        on_test = _("test {terms}").format(terms=said(means))
+        self._bar.set_postfix_str(on_test, refresh=False)
         return means
 
     def __enter__(self) -> "Training":
@@ -191,22 +194,22 @@ class Training:
             total=self._n_epochs * self._n_steps,
             initial=len(self.history) * self._n_steps,
             disable=not self._show,
-            unit="step",
+            unit=_("step"),
         )
         self._at_the_end.callback(self._bar.close)
         return self
 
-    def __exit__(self, kind, *_) -> bool:
+    def __exit__(self, kind, *error) -> bool:
         self._at_the_end.close()
         if kind is not KeyboardInterrupt:
             return False
         step = min(self._step + 1, self._n_steps)
-        self.history.stopped = (
-            f"interrupted in epoch {self._epoch} of {self._n_epochs}, "
-            f"step {step} of {self._n_steps}"
+        stopped = _("interrupted in epoch {epoch} of {n_epochs}, step {step} of {n_steps}").format(
+            epoch=self._epoch, n_epochs=self._n_epochs, step=step, n_steps=self._n_steps
         )
-        done = len(self.history)
-        say(f"Training {self.history.stopped}: the model is kept. Whole epochs: {done}.")
+        self.history.stopped = stopped
+        kept = _("Training {stopped}: the model is kept. Whole epochs: {n_done}.")
+        say(kept.format(stopped=stopped, n_done=len(self.history)))
         return True
 
     def _look_for_a_checkpoint(self, resume: bool | None) -> None:

@@ -18,6 +18,7 @@ from vae_lesson.sources.memory import FILES, InMemory, read_file
 from vae_lesson.sources.offline import offline_digits, offline_photos
 from vae_lesson.sources.pictures import SIDE, Folder, shown
 from vae_lesson.sources.reading import read_images
+from vae_lesson.words import _
 
 MNIST_LIKE = ("mnist", "fashion", "kmnist", "digits")  # 28×28, grey
 NAMES = (*MNIST_LIKE, "photos")
@@ -77,10 +78,14 @@ def load_images(
         try:
             images = load_mnist_like(name, data_root(), time_limit)
         except OSError as error:
-            gone = f"'{name}' is not on disk and could not be downloaded ({error})"
             if not fall_back:
+                gone = f"'{name}' is not on disk and could not be downloaded ({error})"
                 raise OSError(f"{gone}: 'digits' needs no network") from error
-            print(f"{gone}. Using the offline default, 'digits', instead.")
+            said = _(
+                "'{name}' is not on disk and could not be downloaded ({error}). Using the offline "
+                "default, 'digits', instead."
+            )
+            print(said.format(name=name, error=error))
             images = offline_digits()
     return _on_device(images, torch.device(device))
 
@@ -91,10 +96,11 @@ def _on_device(images: Images, device: torch.device) -> Images:
     moved = {part: to_device(getattr(images, part), device) for part in parts}
     if len({part.device for part in moved.values()}) == 1:
         return dataclasses.replace(images, **moved)
-    print(
-        f"{images.name} would take half of what is free on {device}: the images stay on the CPU, "
-        "and `fit` takes each batch there."
+    said = _(
+        "{name} would take half of what is free on {device}: the images stay on the CPU, and `fit` "
+        "takes each batch there."
     )
+    print(said.format(name=images.name, device=device))
     return images
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from vae_lesson.sources.pictures import SIDE, UNLABELLED, USUAL, as_array, read, shown
 from vae_lesson.sources.split import PARTS, own_split
+from vae_lesson.words import _
 
 FILES = (".npz", ".npy", ".csv")
 # Words of the names that arrays and columns have: of pictures, those of their labels, and of parts.
@@ -83,7 +84,7 @@ class InMemory(Dataset):
         return pixels, _label(label), seen, digest
 
     def name_of(self, index: int) -> str:
-        return self.files[index] if self.files else f"number {index}"
+        return self.files[index] if self.files else _("number {index}").format(index=index)
 
 
 def _files(given) -> list[str] | None:
@@ -145,7 +146,8 @@ def _columns(columns: Mapping) -> tuple:
     pictures, labels, where, named = [], [], [], _named(columns)
     others = columns.keys() - {name for pair in named for name in pair}
     if others and not any(label_name in columns for _, label_name in named):
-        print(f"No labels: none of {', '.join(sorted(map(str, others)))} is called label or y.")
+        names = ", ".join(sorted(map(str, others)))
+        print(_("No labels: none of {names} is called label or y.").format(names=names))
     for name, label_name in named:
         pictures.append(columns[name])
         n = len(pictures[-1])
@@ -182,7 +184,7 @@ def _read_csv(path: Path) -> dict:
             "label,pixel0,…,pixel783, and no other column"
         )
     if path.stat().st_size > 2e7:
-        print(f"Reading {path.name}, which takes a while.")
+        print(_("Reading {file}, which takes a while.").format(file=path.name))
     form = {"delimiter": ",", "skiprows": n_headers, "ndmin": 2, "encoding": "utf-8-sig"}
     values, labels = np.loadtxt(path, np.float32, **form), {}
     if len(names) > side**2:

@@ -11,6 +11,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 from vae_lesson.data import Images
+from vae_lesson.words import _
 
 CLASSES = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST, "kmnist": datasets.KMNIST}
 ANSWER_SECONDS = 10.0  # where nobody answers for so long, there is no network
@@ -69,7 +70,8 @@ def _fetch(cls, raw: Path, wanted: list[str], time_limit: float) -> None:
         raise PermissionError(f"{raw / wanted[0]} is {state}, and its folder cannot be written")
     for file in wanted:
         if (raw / file).exists():
-            print(f"{raw / file} is damaged (wrong checksum): it is fetched again.")
+            said = _("{file} is damaged (wrong checksum): it is fetched again.")
+            print(said.format(file=raw / file))
     try:
         with (
             tempfile.TemporaryDirectory(prefix=".", dir=raw, ignore_cleanup_errors=True) as folder,

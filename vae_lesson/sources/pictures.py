@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from vae_lesson.data import ON_BLACK, USUAL
 from vae_lesson.sources.split import PARTS, listed, own_split
+from vae_lesson.words import _
 
 SIDE = 32  # pixels, of pictures that have none of their own
 TINT = 4  # levels between channels: WebP gives greys a tint of 1
@@ -87,7 +88,7 @@ class Folder(Dataset):
                 pixels, seen, digest = read(path, self.side, self.scales)
                 return pixels, label, seen, digest
         except Image.DecompressionBombError:
-            return None, label, f"over {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+            return None, label, _("over {n:,} pixels").format(n=2 * Image.MAX_IMAGE_PIXELS)
         except Exception:  # a broken file can make Pillow raise anything
             return None, label, ""
 
@@ -106,10 +107,13 @@ def _nearly_split(top: str, first: list[str], below: list[list[str]], title: str
             "they a split? Then they must be outside, and those folders in each of them. Are they "
             "nothing of the kind? Then give them other names."
         )
-    lines = [f"{name}/ is taken for a class." for name in sorted({*first}) if name.lower() in PARTS]
+    as_class = _("{name}/ is taken for a class.")
+    names = [name for name in sorted({*first}) if name.lower() in PARTS]
+    lines = [as_class.format(name=name) for name in names]
     for name in Path(top).parts:
         if name.lower() in PARTS:
-            lines.append(f"{name}/ has no other part beside it: 1 in 10 is taken for testing.")
+            said = _("{name}/ has no other part beside it: 1 in 10 is taken for testing.")
+            lines.append(said.format(name=name))
     return lines
 
 

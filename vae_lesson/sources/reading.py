@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from vae_lesson.data import Images
 from vae_lesson.sources.pictures import HEIC, ON_BLACK, RAW, UNLABELLED, USUAL, scale, with_channels
 from vae_lesson.sources.split import listed, look, near_copies, some
+from vae_lesson.words import _
 
 FEWEST, FEW, MANY = 20, 1000, 500  # pictures; MANY files are read by all cores, and kept
 TENTH = 2**64 // 10  # a picture with a hash under it is a test picture
@@ -93,10 +94,11 @@ def _cached(cache: Path, pictures: Dataset, colour: bool | None, seed: int) -> R
         with FileLock(f"{stem}.lock"):  # of two processes, one reads the pictures
             return _kept(stem, pictures) or _keep(stem, pictures, colour, seed)
     except OSError as error:
-        print(
-            f"{cache} cannot be written ({error}): the pictures are read into memory, and anew "
-            "the next time."
+        said = _(
+            "{folder} cannot be written ({error}): the pictures are read into memory, and anew the "
+            "next time."
         )
+        print(said.format(folder=cache, error=error))
         return None
 
 
@@ -146,8 +148,8 @@ def _read_into(
     order = np.random.default_rng(seed).permutation(len(pictures)).tolist()
     parts, broken, n_made_grey = ([], []), [], 0  # of training and of test pictures, what is known
     spans = {}  # of each kind of numbers: how many pictures, the least number and the greatest
-    bar = {"total": len(order), "unit": "picture", "disable": len(order) < MANY}
-    for index, found in tqdm(zip(order, _each(pictures, order)), "pictures", **bar):
+    bar = {"total": len(order), "unit": _("picture"), "disable": len(order) < MANY}
+    for index, found in tqdm(zip(order, _each(pictures, order)), _("pictures"), **bar):
         if found[0] is None:
             broken.append((index, found[2]))
             continue
@@ -193,16 +195,19 @@ def _remarks(
     n, lines = sum(map(len, parts)), [*pictures.lines]
     names = [pictures.name_of(index) + (f" ({why})" if why else "") for index, why in broken]
     if names := [*pictures.unreadable, *names]:
-        lines.append(f"Left out, since they cannot be read ({len(names):,}): {some(names)}.")
+        said = _("Left out, since they cannot be read ({n:,}): {names}.")
+        lines.append(said.format(n=len(names), names=some(names)))
     others = dict(sorted(pictures.others.items()))
     if camera := [each for each in others if each in HEIC | RAW]:
-        counts = listed(f"{others.pop(each):,} {each}" for each in camera)
+        commas = _(", "), _(" and ")
+        counts = listed((f"{others.pop(each):,} {each}" for each in camera), *commas)
         hints = ["pip install pillow-heif"] if HEIC.intersection(camera) else []
         raw = [each for each in camera if each in RAW]
-        hints += [f"export {listed(raw)} as JPEG"] if raw else []
-        lines.append(f"Left out: {counts}. To have them: {listed(hints)}.")
+        hints += [_("export {kinds} as JPEG").format(kinds=listed(raw, *commas))] if raw else []
+        said = _("Left out: {counts}. To have them: {hints}.")
+        lines.append(said.format(counts=counts, hints=listed(hints, *commas)))
     if n_others := sum(others.values()):
-        lines.append(f"Left out, since Pillow opens no such names: {n_others:,}.")
+        lines.append(_("Left out, since Pillow opens no such names: {n:,}.").format(n=n_others))
     if n < FEWEST:
         few = f"{pictures.title} has {n} pictures that can be read, of at least {FEWEST}."
         raise ValueError(" ".join([few, *lines]))
@@ -214,23 +219,28 @@ def _remarks(
     for kind, (count, low, high) in spans.items():
         black, white = pictures.scales[kind]
         if kind == ON_BLACK:
-            lines.append(f"{count:,} transparent pictures are light: they are put on black.")
+            said = _("{n:,} transparent pictures are light: they are put on black.")
+            lines.append(said.format(n=count))
         elif (black, white) != USUAL[kind]:
-            lines.append(
-                f"{count:,} pictures ({kind}) go from {low:.6g} to {high:.6g}: in all of them "
-                f"{black:.6g} is black and {white:.6g} white."
+            said = _(
+                "{n:,} pictures ({kind}) go from {low:.6g} to {high:.6g}: in all of them "
+                "{black:.6g} is black and {white:.6g} white."
             )
+            ends = {"low": low, "high": high, "black": black, "white": white}
+            lines.append(said.format(n=count, kind=_(kind), **ends))
     lines += _on_both_sides(pictures, *parts)
     if n_made_grey:
-        lines.append(
-            f"{n_made_grey:,} of {n:,} pictures are in colour, but none of those looked at first: "
-            "they were made grey. colour=True keeps their colour."
+        said = _(
+            "{n:,} of {n_all:,} pictures are in colour, but none of those looked at first: they "
+            "were made grey. colour=True keeps their colour."
         )
+        lines.append(said.format(n=n_made_grey, n_all=n))
     if n < FEW:
-        lines.append(
-            f"{n} pictures are few: a model learns them by heart. Expect the −ELBO of test "
-            "pictures to rise while that of training pictures still falls."
+        said = _(
+            "{n} pictures are few: a model learns them by heart. Expect the −ELBO of test pictures "
+            "to rise while that of training pictures still falls."
         )
+        lines.append(said.format(n=n))
     return lines
 
 
@@ -238,27 +248,33 @@ def _on_both_sides(pictures: Dataset, train: list[tuple], test: list[tuple]) -> 
     """Return what is said of copies, near copies, and classes on one side only of a split."""
     lines, of_train = [], {key: index for _, index, key, _ in train}
     if n_copies := len(train) + len(test) - len({known[2] for known in [*train, *test]}):
-        where = ", on the same side" if pictures.in_test is None else ""
-        lines.append(f"Exact copies of other pictures{where}: {n_copies:,}.")
+        said = _("Exact copies of other pictures: {n:,}.")
+        if pictures.in_test is None:
+            said = _("Exact copies of other pictures, on the same side: {n:,}.")
+        lines.append(said.format(n=n_copies))
     name = pictures.name_of
     if again := [(index, of_train[key]) for _, index, key, _ in test if key in of_train]:
-        pair = " and ".join(map(name, again[0]))
-        lines.append(
-            f"Test pictures that are training pictures too: {len(again):,}, such as {pair}."
-        )
+        pair = _(" and ").join(map(name, again[0]))
+        said = _("Test pictures that are training pictures too: {n:,}, such as {pair}.")
+        lines.append(said.format(n=len(again), pair=pair))
     new = [known for known in test if known[2] not in of_train]
     near = near_copies([known[3] for known in train], [known[3] for known in new])
     if pairs := [(known[1], train[i][1]) for known, i in zip(new, near) if i is not None]:
-        lines.append(
-            f"Test pictures that look like a training picture: {len(pairs):,}, such as "
-            f"{' and '.join(map(name, pairs[0]))}. Of a burst, or saved again? A test on them says "
-            "little of new pictures: keep such on one side, in folders train/ and test/."
+        said = _(
+            "Test pictures that look like a training picture: {n:,}, such as {pair}. Of a burst, "
+            "or saved again? A test on them says little of new pictures: keep such on one side, in "
+            "folders train/ and test/."
         )
+        lines.append(said.format(n=len(pairs), pair=_(" and ").join(map(name, pairs[0]))))
     if pictures.in_test is not None:
         sides = [{known[0] for known in part} for part in (train, test)]
-        for side, other, what in [(*sides, "test"), (*sides[::-1], "training")]:
+        no_test, no_training = (
+            _("There is no test picture of {names}."),
+            _("There is no training picture of {names}."),
+        )
+        for side, other, said in [(*sides, no_test), (*sides[::-1], no_training)]:
             if only := sorted(str(each) for each in side - other - {UNLABELLED}):
-                lines.append(f"There is no {what} picture of {some(only)}.")
+                lines.append(said.format(names=some(only)))
     return lines
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from vae_lesson.words import _
+
 # What the parts of a split are called, in any case.
 PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 PARTS |= {"val": "val", "valid": "val", "validation": "val"}
@@ -41,22 +43,25 @@ def own_split(where: list[str], title: str, mark: str = "/") -> tuple | None:
             "they classes? Then give them other names."
         )
     left = "val" if "test" in kinds else None
-    roles = {"train": "for training", "val": "for testing", "test": "for testing"}
-    roles |= {left: "left out"}
-    said = [f"{name}{mark} is {roles[part]} ({counts[name]:,})" for name, part in parts.items()]
+    for_testing = _("{name} is for testing ({n:,})")
+    roles = {"train": _("{name} is for training ({n:,})"), "val": for_testing, "test": for_testing}
+    roles |= {left: _("{name} is left out ({n:,})")}
+    said = [roles[part].format(name=name + mark, n=counts[name]) for name, part in parts.items()]
+    line = _("Your split is kept: {parts}.").format(parts=listed(said, _(", "), _(" and ")))
     kept = [i for i, name in enumerate(where) if parts[name] != left]
-    return kept, [parts[where[i]] != "train" for i in kept], f"Your split is kept: {listed(said)}."
+    return kept, [parts[where[i]] != "train" for i in kept], line
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str], comma: str = ", ", last_comma: str = " and ") -> str:
     """Return "a, b and c"."""
     *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
+    return f"{comma.join(most)}{last_comma}{last}" if most else last
 
 
 def some(names: list[str]) -> str:
     """Return up to five names, and how many more there are."""
-    return listed([*names[:5], *[f"{len(names) - 5:,} more"] * (len(names) > 5)])
+    more = [_("{n:,} more").format(n=len(names) - 5)] * (len(names) > 5)
+    return listed([*names[:5], *more], _(", "), _(" and "))
 
 
 def look(grey: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from vae_lesson.clinic.inspector import inspect_vae
 from vae_lesson.data import Images, to_float
 from vae_lesson.teaching.checks.verdict import Verdict
 from vae_lesson.teaching.lesson import BANDS
+from vae_lesson.words import _
 
 N_INSPECTED = 64
 
@@ -32,14 +33,17 @@ def exam(model: nn.Module, images: Images, loss: Callable) -> Verdict:
         return Verdict("Not yet: write the VAE, and leave `my_vae` and `my_loss`.")
     try:
         vae = _adapted(model, images)
-        good, bad = [f"encode and decode: a code of {vae.latent_size} numbers"], []
+        kept = _("encode and decode: a code of {n} numbers").format(n=vae.latent_size)
+        good, bad = [kept], []
         for right, said in (_measured(vae, images), _inspected(vae, images, loss)):
             (good if right else bad).append(said)
     except Exception as error:  # whatever a learner's code raises, the lesson goes on
-        return Verdict(f"Not yet: {error}.".replace("..", "."))
+        return Verdict("Not yet: {error}", error=str(error).removesuffix(".") + ".")
     lines = [f"✓ {said}" for said in good] + [f"✗ {said}" for said in bad]
-    first = f"Not yet: {len(bad)} of 3 wrong." if bad else "✓ You have written a VAE."
-    return Verdict("\n".join([first, *lines]))
+    n = len(bad)
+    first = Verdict("Not yet: {n} of 3 wrong.", n=n) if bad else _("✓ You have written a VAE.")
+    said = "\n".join([first, *lines])
+    return Verdict(said)
 
 
 def _adapted(model: nn.Module, images: Images) -> AdaptedVAE:
@@ -60,24 +64,32 @@ def _measured(vae: AdaptedVAE, images: Images) -> tuple[bool, str]:
         before = vae.decode(z)
         vae.encode(x.flip(0))
         if not torch.equal(before, vae.decode(z)):
-            return False, "decode gives something else for the same code after another image"
+            return False, _("decode gives something else for the same code after another image")
     recon, kl, neg_elbo = evaluate.mean_terms(vae, images.test)
     said = f"−ELBO {neg_elbo:.2f} nats = recon {recon:.2f} + KL {kl:.2f}"
     if images.name not in BANDS:
-        return True, f"{said}; '{images.name}' has no measured band to compare with"
+        no_band = _("{terms}; '{dataset}' has no measured band to compare with")
+        return True, no_band.format(terms=said, dataset=images.name)
     low, high = BANDS[images.name]
-    if neg_elbo <= high:
-        where = "inside" if neg_elbo >= low else "below"
-        return True, f"{said}: {where} the band {low} to {high}"
-    looks = "more epochs may do, or something is wrong"
+    band = {"terms": said, "low": low, "high": high}
+    if low <= neg_elbo <= high:
+        return True, _("{terms}: inside the band {low} to {high}").format(**band)
+    if neg_elbo < low:
+        return True, _("{terms}: below the band {low} to {high}").format(**band)
+    looks = _("more epochs may do, or something is wrong")
     if recon > 0.9 * math.log(2) * x.shape[1]:  # a fair coin for each pixel
-        looks = "it looks untrained"
+        looks = _("it looks untrained")
     elif kl < 1:
-        looks = "the code says nothing, as where the KL weighs too much, or no gradient of recon "
-        looks += "reaches the encoder"
+        looks = _(
+            "the code says nothing, as where the KL weighs too much, or no gradient of recon "
+            "reaches the encoder"
+        )
     elif kl > recon:
-        looks = "the KL hardly counts, as where it has no weight, or none of its gradient arrives"
-    return False, f"{said}: over the band {low} to {high}; {looks}"
+        looks = _(
+            "the KL hardly counts, as where it has no weight, or none of its gradient arrives"
+        )
+    over = _("{terms}: over the band {low} to {high}; {looks}")
+    return False, over.format(looks=looks, **band)
 
 
 def _inspected(vae: AdaptedVAE, images: Images, loss: Callable) -> tuple[bool, str]:
@@ -88,6 +100,8 @@ def _inspected(vae: AdaptedVAE, images: Images, loss: Callable) -> tuple[bool, s
     except Exception:  # model or loss may want shaped images
         report = inspect_vae(vae.model, loss, x.unflatten(1, vae.takes))
     if report:
-        return False, "; ".join(map(str, report))
-    unseen = "".join(f"; not examined: {what}, {why}" for what, why in report.not_examined.items())
-    return True, f"draw and loss: the inspector found nothing{unseen}"
+        return False, _("; ").join(map(str, report))
+    said = [_("draw and loss: the inspector found nothing")]
+    for what, why in report.not_examined.items():
+        said.append(_("not examined: {what}, {why}").format(what=_(what), why=why))
+    return True, _("; ").join(said)

@@ -14,28 +14,47 @@ from itertools import combinations
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse, FancyArrowPatch
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from vae_lesson import words
 from vae_lesson.data import SIDE, channels_last, square_shape
+from vae_lesson.words import N_
 
 WIDTH = 8.5  # inches: the width of a notebook's cell
 # Dark to light as well as hue, for readers and printers without colour.
 BLUE, ORANGE, GREY, PALE = "#0b5394", "#d55e00", "#7f7f7f", "#bbbbbb"
 STYLES = {
     "PCA": {"color": GREY, "linestyle": ":", "marker": "s"},
-    "autoencoder": {"color": ORANGE, "linestyle": "--", "marker": "^"},
+    N_("autoencoder"): {"color": ORANGE, "linestyle": "--", "marker": "^"},
     "VAE": {"color": BLUE, "linestyle": "-", "marker": "o"},
-    "prior": {"color": "black", "linestyle": "-"},
-    "exact": {"color": "black", "linestyle": (0, (6, 3)), "linewidth": 1},
+    N_("prior"): {"color": "black", "linestyle": "-"},
+    N_("exact"): {"color": "black", "linestyle": (0, (6, 3)), "linewidth": 1},
 }
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 CLASS_COLOURS = plt.get_cmap("tab10").colors
 OUTLINE = [withStroke(linewidth=3, foreground="white")]  # words that can be read on any colour
 OUTLINED = {"histtype": "step", "color": "black", "linewidth": 0.8}  # a histogram, as a line
+# Families with Chinese: what of a text the usual one lacks is drawn by the first that is installed.
+CHINESE = ["Noto Sans CJK TC", "Noto Sans TC", "Microsoft JhengHei", "PingFang TC", "PingFang HK"]
+CHINESE += ["Heiti TC", "Noto Sans CJK JP"]  # the latter is all that matplotlib 3.10 sees of Noto's
+CHINESE = [name for name in CHINESE if name in font_manager.get_font_names()]
+plt.rcParams["font.family"] += CHINESE
+
+
+def can_draw(text: str) -> bool:
+    """Say whether there is a font for a text: for Chinese, from U+2E80 on, one is needed."""
+    return bool(CHINESE) or max(text, default="") < "\u2e80"
+
+
+def _(text: str) -> str:
+    """Return what a figure says in the language of the lesson, in English if no font is there."""
+    said = words._(text)
+    return said if can_draw(said) else text
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -120,7 +139,7 @@ def lines(
     fig, (ax,) = _panels((WIDTH * 0.75, 3.6), alt)
     for i, (name, (x, y)) in enumerate(curves.items()):
         style = {"marker": "." if len(x) < 30 else None, "linestyle": LINES[i % len(LINES)]}
-        ax.plot(x, y, label=name, **STYLES.get(name, style))
+        ax.plot(x, y, label=_(name), **STYLES.get(name, style))
     if "x" in log:
         ax.set_xscale("log", base=2)
         ax.set_xticks(x, [f"{value:g}" for value in x])
@@ -159,10 +178,11 @@ def histograms(
     for ax, (name, values) in zip(axes, groups.items()):
         for part, style in ((values, {"color": BLUE, "alpha": 0.6}), (first, OUTLINED)):
             weights = np.full(len(part), 1 / len(part))
-            _, _, bars = ax.hist(part, bins=bins, weights=weights, label=outlined, **style)
+            bars = ax.hist(part, bins=bins, weights=weights, label=outlined, **style)[2]
         line = ax.axvline(mark[1], color=ORANGE, linestyle="--", label=mark[0])
         if beyond := (values > upto).float().mean():
-            says = f"{beyond:.1%} beyond, up to {values.max():,.0f} →"
+            says = _("{share:.1%} beyond, up to {most:,.0f} →")
+            says = says.format(share=beyond, most=values.max())
             style = {"ha": "right", "va": "top", "fontsize": 8, "path_effects": OUTLINE}
             ax.annotate(says, (0.99, 0.92), xycoords="axes fraction", **style)
         ax.set(xlabel=xlabel, xlim=(bins[0], upto), yticks=[])
@@ -187,13 +207,13 @@ def rate_distortion(points: dict[float, tuple[float, float]], *, alt: str = "") 
             offset = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right"}
             ax.annotate(f"−ELBO {total:zg}", (right, total - right), fontsize=7, **offset)
     lowest = min(map(sum, points.values()))
-    label = f"−ELBO {lowest:z.1f}, the lowest"
+    label = _("−ELBO {lowest:z.1f}, the lowest").format(lowest=lowest)
     ax.axline((0, lowest), slope=-1, color=ORANGE, linestyle="--", linewidth=1, label=label)
     ax.plot(rates, distortions, color=BLUE, marker="o")
     for beta, point in points.items():
         ax.annotate(f"β = {beta:g}", point, (7, 6), textcoords="offset points", fontsize=9)
     ax.legend()
-    ax.set(xlabel="rate: KL, nats per image", ylabel="distortion: recon, nats per image")
+    ax.set(xlabel=_("rate: KL, nats per image"), ylabel=_("distortion: recon, nats per image"))
     ax.axis((0, right, bottom, top))
     return fig
 
@@ -210,7 +230,7 @@ def code_maps(
     for ax, (title, points) in zip(axes, maps.items()):
         _scatter_classes(ax, points, labels, class_names)
         ax.set_title(title)
-    return _as_planes(fig, "first coordinate", "second coordinate")
+    return _as_planes(fig, _("first coordinate"), _("second coordinate"))
 
 
 def posterior_ellipses(
@@ -268,15 +288,16 @@ def aggregate_posterior(z: Tensor, *, alt: str = "") -> Figure:
     """Draw draws of q(z|x) over many images `(N, L)` against N(0, 1): pooled, and a dimension."""
     z = z.cpu()
     fig, (left, right) = _panels((WIDTH, 3.2), alt, n_columns=2)
-    left.hist(z.flatten(), bins=120, range=(-4, 4), density=True, color="#9fc5e8", label="clouds")
+    style = {"color": "#9fc5e8", "label": _("clouds")}
+    left.hist(z.flatten(), bins=120, range=(-4, 4), density=True, **style)
     x = torch.linspace(-4, 4, 200)
     density = torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
-    left.plot(x, density, label="prior N(0, 1)", **STYLES["prior"])
-    left.set(xlabel="z, all dimensions pooled", ylabel="density")
+    left.plot(x, density, label=_("prior N(0, 1)"), **STYLES["prior"])
+    left.set(xlabel=_("z, all dimensions pooled"), ylabel=_("density"))
     left.legend(fontsize=8)
     right.errorbar(range(z.shape[1]), z.mean(0), z.std(0), fmt="o", color=BLUE, capsize=2)
     right.hlines([-1, 0, 1], -1, z.shape[1], "black", linestyles=["-", ":", "-"], linewidth=0.8)
-    right.set(xlabel="latent dimension", ylabel="mean ± standard deviation", ylim=(-2, 2))
+    right.set(xlabel=_("latent dimension"), ylabel=_("mean ± standard deviation"), ylim=(-2, 2))
     right.locator_params("x", integer=True, min_n_ticks=3)
     return fig
 
@@ -288,7 +309,7 @@ def kl_bars(kl: Tensor, active: Tensor, *, alt: str = "") -> Figure:
     colours, hatches = zip(*((BLUE, "") if active[j] else ("white", "///") for j in order))
     ax.bar(range(len(order)), kl[order].tolist(), color=colours, hatch=hatches, edgecolor=BLUE)
     ax.set_xticks(range(len(order)), order, fontsize=8 if len(order) <= 32 else 4)
-    ax.set(xlabel="latent dimension, most used first", ylabel="KL (nats per image)")
+    ax.set(xlabel=_("latent dimension, most used first"), ylabel=_("KL (nats per image)"))
     return fig
 
 

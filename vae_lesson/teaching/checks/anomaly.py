@@ -106,8 +106,10 @@ def one_below_the_other(parts: object) -> Tensor | Verdict | None:
         return Verdict("Not yet: return two tensors, recon and kl, and not their sum.")
     recon, kl = parts
     if recon.shape != kl.shape:
-        shapes = f"recon's is {tuple(recon.shape)}, the KL's {tuple(kl.shape)}"
         return Verdict(
-            f"Not yet: both should have the shape (3,), one value an image, but {shapes}."
+            "Not yet: both should have the shape (3,), one value an image, but recon's is {recon}, "
+            "the KL's {kl}.",
+            recon=tuple(recon.shape),
+            kl=tuple(kl.shape),
         )
     return torch.stack([recon, kl])

@@ -8,6 +8,7 @@ from vae_lesson import losses
 from vae_lesson.models import Autoencoder
 from vae_lesson.teaching.checks.training import compare_training, descend
 from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw, ours, seeded
+from vae_lesson.words import _
 
 
 @ours(losses.squared_error)
@@ -44,17 +45,21 @@ def networks(answer: Callable[[int, int], tuple[nn.Module, nn.Module]]) -> Verdi
         encoder, decoder = map(_layers, pair)
     except (TypeError, ValueError):
         return Verdict("Not yet: return two nn.Sequential, the encoder and the decoder.")
-    for name, got, network in zip(("encoder", "decoder"), (encoder, decoder), wanted):
+    for name, got, network in zip((_("encoder"), _("decoder")), (encoder, decoder), wanted):
         right = _layers(network)
         if got == right:
             continue
         if got in ([*right, "ReLU()"], [*right, "Sigmoid()"]):
-            return Verdict(f"Not yet: the {name} ends in {got[-1]}: a code may be any number.")
-        if name == "decoder" and got == right[:-1]:
+            says = "Not yet: the {network} ends in {layer}: a code may be any number."
+            return Verdict(says, network=name, layer=got[-1])
+        if network is wanted[1] and got == right[:-1]:
             return Verdict("Not yet: the decoder's end lacks the Sigmoid: pixels are in [0, 1].")
         if [layer for layer in got if layer != "ReLU()"] == [right[0], *right[2:]]:
-            return Verdict(f"Not yet: one ReLU in the {name}, between its two Linear layers.")
-        return Verdict(f"Not yet: the {name} is {', '.join(got)}; wanted {', '.join(right)}.")
+            says = "Not yet: one ReLU in the {network}, between its two Linear layers."
+            return Verdict(says, network=name)
+        got, right = ", ".join(got), ", ".join(right)
+        says = "Not yet: the {network} is {got}; wanted {wanted}."
+        return Verdict(says, network=name, got=got, wanted=right)
     return Verdict("✓ Correct.")
 
 

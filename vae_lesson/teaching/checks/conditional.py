@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vae_lesson.priors.conditional import ConditionalVAE
 from vae_lesson.teaching.checks.vae import side_by_side
 from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw, learns, ours, seeded
+from vae_lesson.words import _
 
 
 @ours(ConditionalVAE)
@@ -36,9 +37,10 @@ def conditional_network(answer: Callable[[int, int, int], nn.Module]) -> Verdict
         "them",
     }
     if sizes in mistakes:
-        return Verdict(f"Not yet: this looks like {mistakes[sizes]}.")
+        return Verdict("Not yet: this looks like {mistake}.", mistake=_(mistakes[sizes]))
     if sizes != (788, 7):
-        return Verdict(f"Not yet: the networks take {[*sizes]} numbers, it should be [788, 7].")
+        says = "Not yet: the networks take {got} numbers, it should be [788, 7]."
+        return Verdict(says, got=[*sizes])
 
     (x, z), labels = draw((4, 784), (4, 3)), torch.eye(4)
 
@@ -55,12 +57,13 @@ def conditional_network(answer: Callable[[int, int, int], nn.Module]) -> Verdict
         results = [attempt(method, y) for y in (labels, labels.roll(1, dims=0))]
         for result in results:
             if isinstance(result, Verdict):
-                return Verdict(f"{result} ({name})")
+                return Verdict("{verdict} ({method})", verdict=result, method=name)
         got = tuple(results[0].shape)
         if got != wanted:
-            return Verdict(f"Not yet: the shape is {got}, it should be {wanted}. ({name})")
+            says = "Not yet: the shape is {got}, it should be {wanted}. ({method})"
+            return Verdict(says, got=got, wanted=wanted, method=name)
         if torch.equal(*results):
-            return Verdict(f"Not yet: this looks like {deaf}.")
+            return Verdict("Not yet: this looks like {mistake}.", mistake=_(deaf))
     if results[0].min() >= 0:  # some of so many logits are under 0
         return Verdict("Not yet: this looks like pixels: leave the sigmoid to the loss.")
     return learns(*model.encode(x, labels), model.decode(z, labels))

@@ -14,6 +14,7 @@ from vae_lesson.clinic.inspector import inspect_vae
 from vae_lesson.losses import bernoulli_nll, kl_standard_normal
 from vae_lesson.models import VAE
 from vae_lesson.teaching.checks.verdict import Verdict, attempt, compare, draw, ours, seeded
+from vae_lesson.words import _
 
 SYMPTOMS = {  # of the patients A to E
     findings.LOG_VAR_AS_SIGMA: "log_var settles at 0, where σ should be 1, and yet two runs on "
@@ -71,25 +72,29 @@ def diagnose(answers: dict[str, str] | Callable[[], dict[str, str]]) -> Verdict:
     if isinstance(answers, Verdict):
         return answers
     if not isinstance(answers, dict):
-        return Verdict(f"Not yet: expected a dict, got {type(answers).__name__}.")
+        return Verdict("Not yet: expected a dict, got {got}.", got=type(answers).__name__)
     replies = {letter: _reply(answers.get(letter), fault) for letter, fault in PATIENTS.items()}
-    n_right = sum(reply.startswith("right") for reply in replies.values())
-    all_right = n_right == len(PATIENTS)
-    lines = ["✓ Correct." if all_right else f"Not yet: {n_right} of {len(PATIENTS)} are right."]
+    right = {letter: _reply(fault, fault) for letter, fault in PATIENTS.items()}
+    n, n_right = len(right), sum(replies[letter] == right[letter] for letter in right)
+    not_all = Verdict("Not yet: {n_right} of {n} are right.", n_right=n_right, n=n)
+    lines = [Verdict("✓ Correct.") if replies == right else not_all]
     lines += [f"{letter}: {reply}" for letter, reply in replies.items()]
-    lines += [f"There is no patient {letter}." for letter in answers if letter not in PATIENTS]
+    unknown = [letter for letter in answers if letter not in PATIENTS]
+    lines += [_("There is no patient {letter}.").format(letter=letter) for letter in unknown]
     return Verdict("\n".join(lines))
 
 
 def _reply(said: object, fault: str) -> str:
     if not isinstance(said, str) or not said.strip(" .?"):
-        return "not yet."
+        return _("not yet.")
     named = fault_named(said)
     if named is None:
-        return f"{said!r} names none or several of the faults: {', '.join(sorted(SYMPTOMS))}."
+        says = _("{said!r} names none or several of the faults: {faults}.")
+        return says.format(said=said, faults=", ".join(sorted(SYMPTOMS)))
     if named != fault:
-        return f"not {named!r}: with it {SYMPTOMS[named]}. Look again."
-    return f"right, {named}."
+        says = _("not {fault!r}: with it {symptom}. Look again.")
+        return says.format(fault=named, symptom=_(SYMPTOMS[named]))
+    return _("right, {fault}.").format(fault=fault)
 
 
 def fault_named(words: str) -> str | None:
@@ -186,8 +191,9 @@ def inspector(answer: Callable[[VAE, Callable, Tensor], list[str]]) -> Verdict:
                 return Verdict("Not yet: return a list of names, [] if nothing is wrong.")
             wanted = [PATIENTS[name]] if name in PATIENTS else []
             if [fault_named(word) for word in said] != wanted:
-                found, right = (", ".join(names) or "nothing" for names in (said, wanted))
-                return Verdict(f"Not yet: of {name!r} it says: {found}. Right is: {right}.")
+                got, right = (", ".join(names) or _("nothing") for names in (said, wanted))
+                says = "Not yet: of {name!r} it says: {got}. Right is: {wanted}."
+                return Verdict(says, name=_(name), got=got, wanted=right)
     return Verdict("✓ Correct.")
 
 

@@ -88,7 +88,8 @@ def next_token(answer: Callable[[Tensor, float, torch.Generator], Tensor]) -> Ve
             return drawn
         if drawn.shape != (n, 1):
             got = tuple(drawn.shape)
-            return Verdict(f"Not yet: of {n} rows the shape is {got}, it should be ({n}, 1).")
+            says = "Not yet: of {n_rows} rows the shape is {got}, it should be ({n_rows}, 1)."
+            return Verdict(says, n_rows=n, got=got)
         found = torch.bincount(drawn.flatten().long(), minlength=4) / n
         near = [case for case in [right, *mistakes.values()] if (found - case).abs().max() < 0.02]
         return near[0] if near else found

@@ -79,12 +79,20 @@ def _decoded(answer: Callable, z: Tensor, dimensions: list[int], values: list[fl
         return None
     images, moved = (_inside(made, kind) for kind in (widgets.Image, widgets.FloatSlider))
     if (len(images), len(moved)) != (1, len(dimensions)):
-        got = f"this holds {len(images)} and {len(moved)}"
-        return Verdict(f"Not yet: return a widget that holds 1 Image and 3 FloatSliders, {got}.")
+        return Verdict(
+            "Not yet: return a widget that holds 1 Image and 3 FloatSliders, this holds {n_images} "
+            "and {n_sliders}.",
+            n_images=len(images),
+            n_sliders=len(moved),
+        )
     starts, wanted = [slider.value for slider in moved], z[dimensions].tolist()
     if starts != wanted:
-        why = "without min and max a FloatSlider goes from 0 to 100"
-        return Verdict(f"Not yet: the sliders start at {starts}, z has {wanted} ({why}).")
+        return Verdict(
+            "Not yet: the sliders start at {got}, z has {wanted} (without min and max a "
+            "FloatSlider goes from 0 to 100).",
+            got=starts,
+            wanted=wanted,
+        )
     if not seen or not images[0].value:
         return Verdict("Not yet: there is no picture before the first move.")
     found = [seen[-1]]

@@ -80,8 +80,10 @@ def own_q(answer: Callable) -> Verdict:
             with torch.no_grad():
                 for weight, as_it_was in zip(model.parameters(), before):
                     weight.copy_(as_it_was)
-            says = "the model's weights have changed: only mu and log_var are to be fitted"
-            return Verdict(f"Not yet: {says}, which are each image's own.")
+            return Verdict(
+                "Not yet: the model's weights have changed: only mu and log_var are to be fitted, "
+                "which are each image's own."
+            )
         if not isinstance(q, tuple | list) or len(q) != 2:
             return q  # `compare` has words for most of these
         return torch.cat([*q], dim=1)

@@ -82,7 +82,8 @@ def own_network(answer: Callable[[tuple, int], nn.Module]) -> Verdict:
     if isinstance(adapted, Verdict):
         return adapted
     if adapted.latent_size != 4:
-        return Verdict(f"Not yet: codes have {adapted.latent_size} numbers, asked for were 4.")
+        says = "Not yet: codes have {n} numbers, asked for were 4."
+        return Verdict(says, n=adapted.latent_size)
     mu, log_var = adapted.encode(torch.rand(1, 192, generator=torch.Generator().manual_seed(7)))
     decoded = adapted.decode(30 * torch.eye(4))
     if (decoded - decoded[:1]).abs().max() < 1e-6:

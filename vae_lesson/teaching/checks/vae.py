@@ -25,11 +25,17 @@ def network(answer: Callable[[int, int], nn.Module]) -> Verdict:
         return Verdict("Not yet: write the encoder and the decoder.")
     got, wanted = ([[*w.shape] for w in of] for of in (weights, right.parameters()))
     if got == [*wanted[:2], [3, 5], [3], [3, 5], [3], *wanted[4:]]:
-        says = "two heads, which are as good: but here one layer gives all 2 · latent_size numbers"
-        return Verdict(f"Not yet: this looks like {says}, and `encode` splits them.")
+        return Verdict(
+            "Not yet: this looks like two heads, which are as good: but here one layer gives all "
+            "2 · latent_size numbers, and `encode` splits them."
+        )
     if got != wanted:
-        says = f"the layers' weights have shapes {got}, wanted {wanted}"
-        return Verdict(f"Not yet: for latent_size 3 and hidden_size 5 {says}.")
+        return Verdict(
+            "Not yet: for latent_size 3 and hidden_size 5 the layers' weights have shapes {got}, "
+            "wanted {wanted}.",
+            got=got,
+            wanted=wanted,
+        )
     with torch.no_grad():
         for mine, theirs in zip(weights, right.parameters()):
             mine.copy_(theirs)
@@ -46,7 +52,7 @@ def network(answer: Callable[[int, int], nn.Module]) -> Verdict:
     }
     verdict = compare(encode, (x,), coded, mistakes, learn={"x": x})
     if not verdict.ok:
-        return Verdict(f"{verdict} (encode)")
+        return Verdict("{verdict} ({method})", verdict=verdict, method="encode")
     first, _, last = right.decoder
     logits = right.decoder(z)
     mistakes = {
@@ -54,15 +60,18 @@ def network(answer: Callable[[int, int], nn.Module]) -> Verdict:
         "one ReLU missing, or one too many": [last(first(z)), logits.relu()],
     }
     verdict = compare(lambda z: model.decode(z), (z,), logits, mistakes, learn={"z": z})
-    return verdict if verdict.ok else Verdict(f"{verdict} (decode)")
+    if not verdict.ok:
+        return Verdict("{verdict} ({method})", verdict=verdict, method="decode")
+    return verdict
 
 
 def side_by_side(coded: object) -> Tensor | Verdict:
     """Return mu and log_var `(B, 2 · latent_size)` of what `encode` gave, if it gave the two."""
     is_pair = isinstance(coded, tuple | list) and len(coded) == 2
     if not is_pair or not all(isinstance(part, Tensor) for part in coded):
-        says = "return two tensors, mu and log_var: `.chunk(2, dim=1)` gives both"
-        return Verdict(f"Not yet: {says}.")
+        return Verdict(
+            "Not yet: return two tensors, mu and log_var: `.chunk(2, dim=1)` gives both."
+        )
     return torch.cat([*coded], dim=1)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vae_lesson.teaching.lesson import Text
+from vae_lesson.words import N_, _
 
 
 class Verdict(Text):
@@ -44,10 +45,11 @@ def attempt(answer: Callable, *arguments) -> object:
     try:
         result = answer(*(a.clone() if isinstance(a, Tensor) else a for a in arguments))
     except (Exception, SystemExit) as error:  # whatever a learner's code raises, the lesson goes on
-        said = f"{type(error).__name__}{_line(error)}: {error}".rstrip(".")
+        kind, line, said = type(error).__name__, _line(error), str(error).rstrip(".")
         if "bitwise_xor" in said or "for ^" in said:
-            return Verdict(f"Not yet: ^ is no power in Python, ** is{_line(error)}.")
-        return Verdict(f"Not yet: your function raised {said}.")
+            return Verdict("Not yet: ^ is no power in Python, ** is{in_line}.", in_line=line)
+        says = "Not yet: your function raised {kind}{in_line}: {error}."
+        return Verdict(says, kind=kind, in_line=line, error=said)
     return Verdict("Not yet: your function returns nothing.") if result is None else result
 
 
@@ -55,7 +57,7 @@ def _line(error: BaseException) -> str:
     """Say in which line of the learner's cell it was raised: a cell is no file, a library is."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f"{f.lineno} (`{f.line}`)" for f in frames if not os.path.exists(f.filename)]
-    return f" in line {lines[-1]}" if lines else ""
+    return _(" in line {line}").format(line=lines[-1]) if lines else ""
 
 
 def compare(
@@ -65,7 +67,7 @@ def compare(
     mistakes: dict,
     per_image: bool = False,
     learn: dict[str, Tensor] | None = None,
-    values: str = "values",
+    values: str = N_("values"),
 ) -> Verdict:
     """Run `answer` on `arguments` and name the result: `right`, or one of `mistakes`.
 
@@ -75,32 +77,37 @@ def compare(
     """
     plain = [a.detach() if isinstance(a, Tensor) else a for a in arguments]
     results = []
-    for _ in range(2):
+    while len(results) < 2:
         results.append(attempt(answer, *plain))
         if isinstance(results[-1], Verdict):
             return results[-1]
     try:
         first, second = (torch.as_tensor(result).detach().cpu() for result in results)
     except (TypeError, ValueError, RuntimeError):
-        return Verdict(f"Not yet: expected a tensor, got {type(results[0]).__name__}.")
+        got = type(results[0]).__name__
+        return Verdict("Not yet: expected a tensor, got {got}.", got=got)
     if _same(first, right):
         return _judge_gradient(answer, arguments, right, learn) if learn else Verdict("✓ Correct.")
     for message, wrongs in mistakes.items():
         if any(_same(first, w) for w in (wrongs if isinstance(wrongs, list) else [wrongs])):
-            return Verdict(f"Not yet: this looks like {message}.")
+            return Verdict("Not yet: this looks like {mistake}.", mistake=_(message))
     if per_image and first.ndim == 0:
         message = "one number for the whole batch: keep one value an image"
-        return Verdict(f"Not yet: this looks like {message}.")
+        return Verdict("Not yet: this looks like {mistake}.", mistake=_(message))
     if first.shape != right.shape:
         got, wanted = tuple(first.shape), tuple(right.shape)
-        return Verdict(f"Not yet: the shape is {got}, it should be {wanted}.")
+        says = "Not yet: the shape is {got}, it should be {wanted}."
+        return Verdict(says, got=got, wanted=wanted)
     if not first.isfinite().all():
         return Verdict("Not yet: the result holds NaN or inf.")
     if not _same(first, second):
-        says = "noise of your own: draw only from the generator that is passed in"
-        return Verdict(f"Not yet: this looks like {says}, or use only what is.")
+        return Verdict(
+            "Not yet: this looks like noise of your own: draw only from the generator that is "
+            "passed in, or use only what is."
+        )
     off = (first.double() - right.double()).abs().max().item()
-    return Verdict(f"Not yet: the right shape, but {values} are off by up to {off:.3g}.")
+    says = "Not yet: the right shape, but {values} are off by up to {off:.3g}."
+    return Verdict(says, values=_(values), off=off)
 
 
 def _judge_gradient(
@@ -131,7 +138,8 @@ def blocked(names: list[str]) -> Verdict:
     """Return the verdict on right values whose gradient does not reach what is named."""
     return Verdict(
         "Not yet: the values are right, but not the gradient with respect to "
-        f"{', '.join(names)}: no_grad, detach, .data, NumPy and changes in place block it."
+        "{names}: no_grad, detach, .data, NumPy and changes in place block it.",
+        names=_(", ").join(map(_, names)),
     )
 
 
