@@ -36,6 +36,7 @@ GOOD = {
     "dataset": "digits",
     "device": "auto",
     "seed": 0,
+    "language": "en",
     "epochs": 10,
     "latent_size": 20,
     "batch_size": 128,

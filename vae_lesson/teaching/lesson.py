@@ -32,6 +32,7 @@ from vae_lesson.running.saving import (
 from vae_lesson.running.training import History
 from vae_lesson.sources import MNIST_LIKE, load_images, own_path
 from vae_lesson.teaching.plots import unsigned_zeros
+from vae_lesson.words import N_, _, speak
 
 # The −ELBO on the test images, one sample of z, in which a healthy run of the article's network
 # and hyperparameters ends. MNIST: three seeds gave 105.39 to 105.89, the article's script 106.27.
@@ -44,12 +45,14 @@ def begin(
     dataset: str,
     device: str,
     seed: int,
+    language: str,
     latent_size: int,
     lr: float | None = None,
     own_pictures: bool = False,
     **counts: int,
 ) -> torch.device:
     """Begin a lesson: check its parameters before any work, prepare the machine, return the device.
+    From here on the course speaks the lesson's language.
 
     What papermill was given is checked too: a name that the lesson does not have, a value that did
     not get here, a data set that cannot be had, for which another would be no answer. And a line
@@ -71,7 +74,7 @@ def begin(
         *((check_whole, name, count) for name, count in counts.items()),
     ]
     values = {"dataset": dataset, "device": device, "seed": seed, "latent_size": latent_size}
-    values |= counts
+    values |= counts | {"language": language}
     if lr is not None:
         checks.append((check_over_0, "lr", lr))
         values["lr"] = lr
@@ -86,9 +89,16 @@ def begin(
         raise ValueError("wrong parameters: " + "; ".join(wrong))
     if "dataset" in asked and not own_pictures and dataset != "digits":
         load_images(dataset, fall_back=False)  # the lesson itself would go on with the digits
+    if not speak(language):
+        print(f"There are no words in {language!r} here: checks and explorers speak English.")
     folder = results_path("")
     if not os.access(next(f for f in (folder, *folder.parents) if f.exists()), os.W_OK):
-        print(f"{folder} cannot be written, so nothing is saved: set VAE_LESSON_RESULTS.")
+        print(
+            Text(
+                "{folder} cannot be written, so nothing is saved: set VAE_LESSON_RESULTS.",
+                folder=folder,
+            )
+        )
     prepare()
     return pick_device(device)
 
@@ -160,16 +170,20 @@ def trained(
         wanted["epochs"] = max(wanted["epochs"], info.get("epochs") or 0)
         other = [name for name in wanted if info.get(name) != wanted[name]]
         if not other:
-            made = f"{info['epochs']} epochs, seed {info['seed']}"
-            print(f"Using {path.name}: {images.name}, {made}.")
+            made = {"file": path.name, "dataset": images.name, "seed": info["seed"]}
+            made["n_epochs"] = info["epochs"]
+            print(Text("Using {file}: {dataset}, {n_epochs} epochs, seed {seed}.", **made))
             return saved, None
-        differs = ", ".join(f"{name} {info.get(name)}, not {wanted[name]}" for name in other)
-        reason = f"{path.name} was made with {differs}"
+        differs = _(", ").join(
+            Text("{name} {got}, not {wanted}", name=name, got=info.get(name), wanted=wanted[name])
+            for name in other
+        )
+        reason = Text("{file} was made with {differs}", file=path.name, differs=differs)
     except FileNotFoundError:
-        reason = f"there is no {path.name} yet"
+        reason = Text("there is no {file} yet", file=path.name)
     except ValueError as error:
         reason = str(error)
-    print(f"Training now, because {reason}.")
+    print(Text("Training now, because {reason}.", reason=reason))
     history = fit(model, images.train, **options)
     save(model, filename, images, history)
     return model, history
@@ -202,13 +216,14 @@ def write_result(filename: str, write: Callable[[Path], None]) -> None:
         with written_whole(path) as part:
             write(part)
     except OSError as error:
-        print(f"{path} was not saved: {error.strerror}. Is VAE_LESSON_RESULTS what you want?")
+        values = {"file": path, "error": error.strerror}
+        print(Text("{file} was not saved: {error}. Is VAE_LESSON_RESULTS what you want?", **values))
 
 
 def yours(check: Callable, mine: Callable) -> Callable:
     """Return the learner's function if the check finds it right, else the package's; say which."""
     verdict = check(mine)
-    print(verdict, "It is used from here on." if verdict.ok else "Until then ours is used.")
+    print(verdict, _("It is used from here on.") if verdict.ok else _("Until then ours is used."))
     return mine if verdict.ok else check.ours
 
 
@@ -223,34 +238,45 @@ def compare_weights(mine: Iterable[Tensor], ours: Iterable[Tensor], made_by: lis
     made_by: the functions that it was made by, as `yours` returned them.
     """
     if ours_used := [each.__name__ for each in made_by if not is_yours(each)]:
-        return Text(f"Nothing of yours to compare yet: ours stands in for {', '.join(ours_used)}.")
+        names = ", ".join(ours_used)
+        return Text("Nothing of yours to compare yet: ours stands in for {names}.", names=names)
     apart = max((a - b).abs().max().item() for a, b in zip(mine, ours, strict=True))
     if apart == 0:
         return Text("Your weights and the package's are the same, bit for bit.")
     return Text(
-        f"Your weights and the package's differ by at most {apart:.1g}. Your functions have passed "
+        "Your weights and the package's differ by at most {apart:.1g}. Your functions have passed "
         "their checks: then it is rounding that has grown step by step, as of sums in another "
-        "order, of an Adam without fused=True, or on a GPU."
+        "order, of an Adam without fused=True, or on a GPU.",
+        apart=apart,
     )
 
 
 def answer(guess, measured: float, what: str) -> "Text":
     """Say what was measured beside what the learner had guessed; `...` is no guess yet."""
     measured = _cell(measured if isinstance(measured, int) else float(measured))
-    text = f"{what}: {measured}."
+    text = Text("{what}: {measured}.", what=what, measured=measured)
     if guess is ... or guess is None:
-        return Text(text)
+        return text
     try:
         number = math.nan if isinstance(guess, bool) else float(guess)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         number = math.nan
     if math.isfinite(number):
-        return Text(f"{text} You guessed {number:.7g}.")
-    return Text(f"{text} Your guess {guess!r} is no number: write it like 0.3, with a point.")
+        return Text("{answer} You guessed {number:.7g}.", answer=text, number=number)
+    return Text(
+        "{answer} Your guess {guess!r} is no number: write it like 0.3, with a point.",
+        answer=text,
+        guess=guess,
+    )
 
 
 class Text(str):
-    """A string that a notebook shows as it is, without quotes."""
+    """A string that a notebook shows as it is, without quotes: in the language of the lesson, with
+    the values in place of its braces."""
+
+    def __new__(cls, text: str, **values: object) -> "Text":
+        said = _(text)
+        return super().__new__(cls, said.format(**values) if values else said)
 
     def __repr__(self) -> str:
         return str(self)
@@ -259,20 +285,30 @@ class Text(str):
 def check_band(dataset: str, neg_elbo: float, default_parameters: bool = True) -> Text:
     """Say whether a run's test −ELBO lies in the healthy band of its data set."""
     low, high = BANDS.get(dataset, (math.nan, math.nan))
-    band = f"healthy band {low} to {high}"
     if dataset not in BANDS:
-        place = f". '{dataset}' has no measured band to compare with."
+        said = N_("−ELBO {neg_elbo:.2f} nats. '{dataset}' has no measured band to compare with.")
     elif not math.isfinite(neg_elbo):
-        place = f": the model is broken. The healthy band is {low} to {high}."
+        said = N_(
+            "−ELBO {neg_elbo:.2f} nats: the model is broken. The healthy band is {low} to {high}."
+        )
     elif not default_parameters:
-        place = f". The band {low} to {high} is for the default parameters, which you changed."
+        said = N_(
+            "−ELBO {neg_elbo:.2f} nats. The band {low} to {high} is for the default parameters, "
+            "which you changed."
+        )
     elif neg_elbo > high:
-        place = f": over the {band}. Something is wrong in the model, the loss or the data."
+        said = N_(
+            "−ELBO {neg_elbo:.2f} nats: over the healthy band {low} to {high}. Something is wrong "
+            "in the model, the loss or the data."
+        )
     elif neg_elbo < low:
-        place = f": under the {band}. Too good: are all pixels and all latent dimensions summed?"
+        said = N_(
+            "−ELBO {neg_elbo:.2f} nats: under the healthy band {low} to {high}. Too good: are all "
+            "pixels and all latent dimensions summed?"
+        )
     else:
-        place = f": inside the {band}."
-    return Text(f"−ELBO {neg_elbo:.2f} nats{place}")
+        said = N_("−ELBO {neg_elbo:.2f} nats: inside the healthy band {low} to {high}.")
+    return Text(said, neg_elbo=neg_elbo, dataset=dataset, low=low, high=high)
 
 
 class Source(Code):
@@ -347,5 +383,6 @@ def summary(
     write_result(f"{lesson}.json", lambda part: part.write_text(text, encoding="utf-8"))
     if exercises := list(exercises):
         n_yours = sum(map(is_yours, exercises))
-        print(f"Exercises: {n_yours} of {len(exercises)} yours, the rest ours.")
-    return Table(["what", "number", "unit"], rows)
+        counts = {"n_yours": n_yours, "n_exercises": len(exercises)}
+        print(Text("Exercises: {n_yours} of {n_exercises} yours, the rest ours.", **counts))
+    return Table([_("what"), _("number"), _("unit")], rows)
