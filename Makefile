@@ -1,5 +1,5 @@
-# make lab · make check · make test · make run · make refresh · make site · make bench
-# make test-oldest · make test-wheel
+# make lab · make check · make test · make run · make refresh · make translations · make site
+# make bench · make test-oldest · make test-wheel
 # Without make: the same lines are in docs/installing.md and docs/teaching.md.
 
 PYTHON ?= python3
@@ -7,14 +7,16 @@ BIN = .venv/bin
 LESSONS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 READY = .venv/.ready
 
-.PHONY: lab check test test-oldest test-wheel run refresh site bench anew
+.PHONY: lab check test test-oldest test-wheel run translations refresh site bench anew
 .DELETE_ON_ERROR:
 
 # The learner's own copies, in my/. `exec`: a shell in between would die of Ctrl-C before Jupyter has
 # asked whether to shut down, and leave it behind.
 # Jupyter refuses to run as root unless told; in a container one often is.
+# LANGUAGE=zh-TW: the lessons in that language, in my/zh-TW/.
 lab: $(READY)
-	@first="$$($(BIN)/python -m vae_lesson.teaching.copies)" && \
+	@$(if $(LANGUAGE),$(BIN)/python tools/translations.py make $(LANGUAGE))
+	@first="$$($(BIN)/python -m vae_lesson.teaching.copies $(LANGUAGE))" && \
 	exec $(BIN)/jupyter lab --notebook-dir="$$(dirname "$$first")" "$$first" \
 	  $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -51,6 +53,10 @@ test-wheel:
 # Every lesson headless, in order, into results/run/.
 run: $(READY)
 	$(BIN)/python tools/run.py $(LESSONS)
+
+# Bring the catalogues in locale/ up to date with the lessons, and say how much is translated.
+translations: $(READY)
+	$(BIN)/python tools/translations.py update
 
 # Run the committed lessons in place and clean them.
 refresh: $(READY)

@@ -1,4 +1,5 @@
-"""The learner's own copies of the lessons, in `my/`: `python -m vae_lesson.teaching.copies`.
+"""The learner's own copies of the lessons, in `my/`: `python -m vae_lesson.teaching.copies`; those
+of the lessons in another language, which tools/translations.py makes, in `my/zh-TW/`: `… zh-TW`.
 
 A copy has no outputs, which would answer before the learner does, and what the text says of them is
 folded. It is made where it is missing and never written over; its metadata keep a hash of the
@@ -18,18 +19,22 @@ from pathlib import Path
 import nbformat
 
 from vae_lesson.places import PROJECT
+from vae_lesson.words import ENGLISH, _, made, speak
 
 SHEET = "docs/cheatsheet.md"
 
 
-def main(project: Path = PROJECT) -> None:
+def main(project: Path = PROJECT, language: str = ENGLISH) -> None:
     """Make the copies that are missing, say which are of an older lesson, print what to open."""
     folder = project / "my"
+    if language != ENGLISH:
+        folder, project = folder / language, made(language)
+        speak(language)
     lessons = sorted((project / "notebooks").glob("[0-9]*.ipynb"))
     if not lessons:  # the package is installed without the project
         sys.exit(f"There are no lessons in {project / 'notebooks'}: they are in the repository.")
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for lesson in lessons:
             make_or_compare(lesson, folder / lesson.name)
         make_sheet(project / SHEET, (folder / SHEET).with_suffix(".ipynb"))
@@ -79,7 +84,7 @@ def make_sheet(sheet: Path, copy: Path) -> None:
     if copy.exists() or not sheet.is_file():
         return
     text = sheet.read_text(encoding="utf-8").replace("](../notebooks/", "](../")
-    copy.parent.mkdir(exist_ok=True)
+    copy.parent.mkdir(parents=True, exist_ok=True)
     cell = nbformat.v4.new_markdown_cell(text)
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     # Without a kernel's name JupyterLab would ask for one.
@@ -93,7 +98,8 @@ def with_answer_folded(text: str) -> str:
     answer, *others = parted(text)
     if not answer:
         return text
-    folded = f"<details>\n<summary>What came out (run the cell first)</summary>\n\n{answer}"
+    summary = _("What came out (run the cell first)")
+    folded = f"<details>\n<summary>{summary}</summary>\n\n{answer}"
     return "\n\n".join([folded, "</details>", *others])
 
 
@@ -103,7 +109,7 @@ def parted(text: str) -> list[str]:
     first, *others = text.split("\n\n")
     if first.startswith(("#", "<")):
         return ["", first, *others]
-    if others and (first.endswith(":") or others[0].startswith("|")):
+    if others and (first.endswith((":", "：")) or others[0].startswith("|")):
         first = f"{first}\n\n{others.pop(0)}"
     return [first, *others]
 
@@ -121,4 +127,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(language=(sys.argv[1:] or [ENGLISH])[0])
