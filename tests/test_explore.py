@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import gc
+import gettext
 import inspect
 import io
 import itertools
@@ -19,11 +20,13 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 from jupyter_client.manager import start_new_kernel
 from PIL import Image, ImageDraw
+from test_playground import in_node, run_in_node
 
-from vae_lesson import data, evaluate, explore, latent, models
+from vae_lesson import data, evaluate, explore, latent, models, words
 from vae_lesson.explore import drawing, explorer, maps, morphs, page
+from vae_lesson.explore import pictures as stills
 from vae_lesson.explore.decoder import Decoder
-from vae_lesson.explore.pictures import GAP, PICTURE, as_pictures, enlarged
+from vae_lesson.explore.pictures import FONT, GAP, PICTURE, as_pictures, enlarged, written
 from vae_lesson.explore.tokens import CELL as TOKEN
 from vae_lesson.explore.toy import toy_terms
 from vae_lesson.priors import discrete
@@ -1062,6 +1065,128 @@ def test_a_figure_has_a_still_picture_and_what_a_page_needs(make, says, is_headl
     assert n_widgets() > count
     figure.close()
     assert n_widgets() == count
+
+
+# --- in other languages ---------------------------------------------------------------------------
+
+
+class InMarks(gettext.NullTranslations):
+    """A language in which all is as in English, in «»."""
+
+    def __init__(self):
+        super().__init__()
+        page = {f"{words.PAGE}Start": "«Start»"}
+        self._catalog = {"": "header", "Reset": "«Reset»", ("a", 1): "«a»"} | page
+
+    def gettext(self, text: str) -> str:
+        return f"«{text}»"
+
+
+def texts(value: object) -> list[str]:
+    """Return what a page is given to show: texts of more than a word, in dicts and lists."""
+    if isinstance(value, dict):
+        value = [each for name, each in value.items() if name not in ("class_names", "words")]
+    if isinstance(value, (list, tuple)):
+        return [text for each in value for text in texts(each)]
+    says = isinstance(value, str) and re.search(r"[A-Za-z]{2}.* | .*[A-Za-z]{2}", value)
+    return [value] if says else []
+
+
+def grey_function(z: torch.Tensor) -> torch.Tensor:
+    return 0 * function(z) + 0.5
+
+
+DOUBTFUL = {"grey": grey_function, "signs": lambda z: 2 * function(z) - 1}
+DOUBTFUL |= {"logits": lambda z: 20 * function(z) - 9}
+FIGURES = {"toy": explore.toy, "playground": explore.playground}
+
+
+@pytest.mark.parametrize("kind", [*BY_CODE, "drawing", "empty pad", *DOUBTFUL, *FIGURES])
+def test_what_an_explorer_says_is_in_the_language_of_the_lesson(kind, images, monkeypatch):
+    def shown():
+        if kind in FIGURES:
+            return FIGURES[kind]()
+        if kind in DOUBTFUL:
+            return explore.latent_sliders(DOUBTFUL[kind], torch.zeros(3))
+        moved, *_ = made("drawing" if kind == "empty pad" else kind, images)
+        if kind == "empty pad":
+            moved.clear()
+        else:
+            Page(moved).move(place(moved, 2))
+        return moved
+
+    english = shown()
+    says_in_english = alt_of(english)
+    monkeypatch.setattr(words, "_said", InMarks())
+    marked = shown()
+    assert "words" not in english.state and marked.state["words"] == {"Start": "«Start»"}
+    some = texts(marked.state)
+    assert [re.sub("[«»]", "", text) for text in some] == texts(english.state)
+    assert all(text[0] == "«" and text[-1] == "»" for text in some)
+    assert len(marked.state["warnings"]) == (kind in DOUBTFUL)
+    says = alt_of(marked)
+    assert says.startswith("««") and says.endswith("»")
+    assert re.sub("[«»]", "", says) == says_in_english
+    assert (still_of(marked) != 255).any()
+
+
+def test_a_still_is_in_english_where_no_font_has_what_it_would_say(monkeypatch):
+    chinese = {"Sliders": "滑桿", "this model": "這個模型"}
+    monkeypatch.setattr(
+        words, "_said", SimpleNamespace(gettext=lambda text: chinese.get(text, text))
+    )
+    shown = explore.latent_sliders(grey_function, torch.zeros(3))
+    for font, name in [(None, "Sliders"), (FONT, "滑桿")]:
+        monkeypatch.setattr(stills, "_chinese_font", lambda font=font: font)
+        assert alt_of(shown).startswith(f"{name}: the image decoded at")
+        height = len(still_of(shown))
+        assert (height > len(shown._still())) == (font is not None)  # with the warning above it
+    assert shown.state["warnings"][0].startswith("Is 這個模型 trained?")
+
+
+def test_words_in_chinese_keep_to_their_width():
+    for text in ("這張影像的編碼" * 9, "the code of this image, " * 9, "編碼 code " * 20):
+        assert 100 < written(text, 200).shape[1] <= 205
+
+
+@in_node
+def test_a_page_says_it_in_its_language_with_values_in_their_places():
+    code = """
+        const says = () => [
+          say("{n} of {all} outside", { n: 0, all: "{n} $&" }), say("Reset"), say("{later}"),
+        ];
+        const result = [says()];
+        for (const words of [given, undefined]) {
+          speak(words);
+          result.push(says());
+        }"""
+    english = ["0 of {n} $& outside", "Reset", "{later}"]
+    there = ["of {n} $&: 0", "Reset", "{later}"]
+    assert run_in_node(code, {"{n} of {all} outside": "of {all}: {n}"}) == [english, there, english]
+
+
+LITERAL = re.compile(r'"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`')
+# What no reader sees, or needs no translation.
+UNTRANSLATED = {
+    *("Home", "Enter", "row ${row}", "strips ${i}"),  # keys, and names of requests
+    *("(prefers-reduced-motion: reduce)", "20px system-ui, sans-serif", "M${SHOWN_Z.map((z) => "),
+    *("recon ${fixed(recon, 1)}", " + KL ${fixed(kl, 1)} = −ELBO ${fixed(recon + kl, 1)}", " nats"),
+    *("KL ${fixed(kl ?? 0, 2)} nats", "−log p(x)"),
+}
+
+
+@pytest.mark.parametrize("path", sorted(explorer.FRONT.glob("*.js")), ids=lambda path: path.name)
+def test_what_a_reader_sees_of_a_page_stands_within_say(path):
+    source = re.sub(r"(^|\s)//.*$", "", explorer.script(path), flags=re.M)
+    called = re.findall(r"(?<!function )\bsay\((.)", re.sub(r"\(\s+", "(", source))
+    assert {*called} <= {'"'}, "the tool that collects texts finds literals alone"
+    literals = LITERAL.findall(re.sub(r'\bsay\(\s*(?:"[^"]*"[\s+]*)+', "say(", source))
+    assert not any(each[0] == "`" and "say(" in each for each in literals), "nor in templates"
+    for text in (each[1:-1] for each in literals):
+        shown = re.sub(r"\$\{[^}]*\}", "", text)
+        if re.search(r"[A-Za-z]{2}.* | .*[A-Za-z]{2}|^[A-Z][a-z]+$", shown):
+            is_code = text.startswith(("vae-", "<", "viewBox", "onmessage", "1f77b4"))
+            assert is_code or text in UNTRANSLATED, text
 
 
 # --- what explorers leave behind ------------------------------------------------------------------

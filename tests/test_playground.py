@@ -134,7 +134,7 @@ def test_beta_4_collapses_and_beta_1_does_not_with_five_seeds():
     for beta, seed in itertools.product(found, range(5)):
         (*_, end) = trained({"settings": {"beta": beta, "seed": seed}}, {"steps": 1000})
         found[beta].append(round(end["kl"], 2))
-    assert max(found[4]) < 0.005 and 2.0 < min(found[1]) < max(found[1]) < 2.25, found
+    assert max(found[4]) < 0.005 and 1.8 < min(found[1]) < max(found[1]) < 2.4, found
 
 
 @in_node

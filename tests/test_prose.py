@@ -34,7 +34,7 @@ GIVEN = {
         "the toy's noise, and the x that was seen": "0.5 1.2",
         "the logarithm of 2": "0.69",
         "the toy's smallest gap, and where it is: test_explore": "0.23 0.52 0.26",
-        "the playground, five seeds, β = 4 and 1 (a band: test_playground)": "1,000 0.00 2.1 2.2",
+        "the playground, five seeds, β = 4 and 1: test_playground": "1,000 0.00",
         "106.1 + 21.3": "127",
         "the largest byte": "255",
     },

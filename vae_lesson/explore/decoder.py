@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vae_lesson.data import batches, square_shape
 from vae_lesson.explore.pictures import PICTURE, as_pictures
+from vae_lesson.words import _
 
 EXAMPLES = 24  # test images that the page has, with their codes
 # Intensity: fresh networks decode to greys that lie 0.02 to 0.11 from ½ in the mean, the trained
@@ -83,7 +84,9 @@ class Decoder:
         """Return what its random codes give reason to doubt, of a model with this name."""
         found = [self._doubt] if self._doubt else []
         if np.abs(self.images(self.random_codes) / 255 - 0.5).mean() < GREY:
-            found.append("Is {name} trained? Random codes decode to nearly the same grey all over.")
+            found.append(
+                _("Is {name} trained? Random codes decode to nearly the same grey all over.")
+            )
         return [each.format(name=name) for each in found]
 
 
@@ -116,7 +119,14 @@ def _scale(x: Tensor, is_intensity: bool) -> tuple[Callable[[Tensor], Tensor], s
     low, high = x.min().item(), x.max().item()
     if is_intensity or (low >= -SLACK and high <= 1 + SLACK):
         return lambda x: x, ""
-    says = f"Random codes decode to values from {low:.3g} to {high:.3g}: shown is"
     if low < -1 - SLACK or high > 1 + SLACK:
-        return torch.sigmoid, f"Does {{name}} give logits? {says} their sigmoid."
-    return lambda x: (x + 1) / 2, f"Does {{name}} give [-1, 1]? {says} (x + 1) / 2."
+        doubt = _(
+            "Does {name} give logits? Random codes decode to values from {low:.3g} to "
+            "{high:.3g}: shown is their sigmoid."
+        )
+        return torch.sigmoid, doubt.format(name="{name}", low=low, high=high)
+    doubt = _(
+        "Does {name} give [-1, 1]? Random codes decode to values from {low:.3g} to {high:.3g}: "
+        "shown is (x + 1) / 2."
+    )
+    return lambda x: (x + 1) / 2, doubt.format(name="{name}", low=low, high=high)

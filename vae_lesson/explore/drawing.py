@@ -9,8 +9,9 @@ from vae_lesson import evaluate, losses
 from vae_lesson.data import SIDE, Images, centre_digit, to_float
 from vae_lesson.explore.decoder import Decoder, check_finite, packed
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import below, beside, captioned, enlarged, film, written
+from vae_lesson.explore.pictures import _, below, beside, captioned, enlarged, film, written
 from vae_lesson.models import VAE, reparameterize
+from vae_lesson.words import N_
 
 SHOWN = 6  # reconstructions and neighbours in their rows
 SAMPLES = 32  # draws of z that the drawing's −ELBO is the mean over
@@ -27,7 +28,7 @@ class DrawExplorer(Explorer):
     """
 
     drawing = traitlets.Any()
-    _title, _given = "Drawing pad", "drawing"
+    _title, _given = N_("Drawing pad"), "drawing"
 
     def __init__(self, model: VAE, images: Images, drawing: np.ndarray) -> None:
         decoder = Decoder(model)
@@ -94,27 +95,33 @@ class DrawExplorer(Explorer):
         return mu[0].cpu().numpy(), told, samples.reshape(-1, SIDE, SIDE).cpu().numpy(), near
 
     def _still(self) -> np.ndarray:
-        left = captioned("the drawing", enlarged(self.drawing, LARGE))
+        left = captioned(_("the drawing"), enlarged(self.drawing, LARGE))
         if len(self._made) == 1:
             return left
         (seen,), (decoded,), samples, nearest = self._made
-        seen = captioned("as the network sees it", enlarged(seen, 2 * SMALL))
-        decoded = captioned("decoded from μ", enlarged(decoded, 2 * SMALL))
-        again = captioned("reconstructions, each from another draw of z", film(samples, SMALL))
-        names = ", ".join(self.shown["neighbours"])
-        near = captioned(f"nearest training images, by their codes: {names}", film(nearest, SMALL))
+        seen = captioned(_("as the network sees it"), enlarged(seen, 2 * SMALL))
+        decoded = captioned(_("decoded from μ"), enlarged(decoded, 2 * SMALL))
+        drawn = _("reconstructions, each from another draw of z")
+        again = captioned(drawn, film(samples, SMALL))
+        named = _("nearest training images, by their codes: {names}")
+        named = named.format(names=", ".join(self.shown["neighbours"]))
+        near = captioned(named, film(nearest, SMALL))
         right = below(beside(seen, decoded), again, near)
         return below(beside(left, right), written(self._words(), 700))
 
     def _words(self) -> str:
         if "score" not in self.shown:
-            return "an empty pad"
+            return _("an empty pad")
         recon, kl, place = self.shown["score"].values()
-        word = "strange" if place > STRANGE else "too easy" if place < 1 - STRANGE else "ordinary"
-        return (
-            f"a drawing of −ELBO {recon + kl:.1f} nats (recon {recon:.1f} + KL {kl:.1f}), more "
-            f"than {100 * place:.1f}% of {len(self._test_scores):,} test images: {word}"
+        word = _("ordinary")
+        if not 1 - STRANGE <= place <= STRANGE:
+            word = _("strange") if place > STRANGE else _("too easy")
+        says = _(
+            "a drawing of −ELBO {total:.1f} nats (recon {recon:.1f} + KL {kl:.1f}), more than "
+            "{share:.1f}% of {n_images:,} test images: {word}"
         )
+        counts = {"share": 100 * place, "n_images": len(self._test_scores), "word": word}
+        return says.format(total=recon + kl, recon=recon, kl=kl, **counts)
 
 
 def draw_digit(model: VAE, images: Images, drawing: Tensor | None = None) -> DrawExplorer:

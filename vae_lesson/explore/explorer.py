@@ -24,9 +24,20 @@ import traitlets
 from IPython import get_ipython
 from torch import Tensor
 
+from vae_lesson import words
 from vae_lesson.explore import page
 from vae_lesson.explore.decoder import Decoder, packed
-from vae_lesson.explore.pictures import below, beside, captioned, enlarged, png, written
+from vae_lesson.explore.pictures import (
+    _,
+    below,
+    beside,
+    can_be_drawn,
+    captioned,
+    enlarged,
+    png,
+    written,
+)
+from vae_lesson.words import N_
 
 FRONT = Path(__file__).parent / "front"
 KINDS = ("sliders", "map", "tokens", "morph", "drawing", "toy", "playground")
@@ -51,11 +62,12 @@ class Figure(anywidget.AnyWidget):
     _esm = script(*(FRONT / f"{name}.js" for name in MODULES))
     _css = (FRONT / "explorer.css").read_text(encoding="utf-8")  # a path it would watch for ever
     state = traitlets.Dict().tag(sync=True)  # what the page needs and does not change
-    _decoders, shown, _title = {}, {}, "Figure"
+    _decoders, shown, _title = {}, {}, N_("Figure")
     _ipython_display_ = None  # with ipywidgets 7's own, IPython would ask for no bundle
 
     def __init__(self, **state: object) -> None:
-        self.state = {"names": [], "warnings": []} | state
+        of_the_page = {"words": known} if (known := words.words()) else {}
+        self.state = {"names": [], "warnings": []} | of_the_page | state
         super().__init__()
         _close_earlier_run(self)
 
@@ -73,10 +85,12 @@ class Figure(anywidget.AnyWidget):
             # to draw the widget, and without a network show nothing.
             del data[WIDGET]
         still = self._picture()
-        words = [written(words, still.shape[1]) for words in self.state["warnings"]]
-        data["image/png"] = base64.b64encode(png(below(*words, still))).decode()
-        names = " and ".join(filter(None, self.state["names"]))
-        alt = f"{self._title}{' of ' * bool(names)}{names}: {self._words()}"
+        warned = filter(can_be_drawn, self.state["warnings"])
+        above = [written(each, still.shape[1]) for each in warned]
+        data["image/png"] = base64.b64encode(png(below(*above, still))).decode()
+        names = _(" and ").join(filter(None, self.state["names"]))
+        template = _("{title} of {names}: {shown}") if names else _("{title}: {shown}")
+        alt = template.format(title=_(self._title), names=names, shown=self._words())
         if alive := page.alive(self):
             data[page.MIME] = alive
         return data, (metadata or {}) | {"image/png": {"alt": alt}}
@@ -97,7 +111,7 @@ class Explorer(Figure):
     z = traitlets.Any()  # a tensor or a list may be set, and becomes an array of float32
     image = traitlets.Bytes()
     shown = traitlets.Dict().tag(sync=True)  # z, its pictures, and where the controls stand
-    _title, _given = "Explorer", "z"  # the trait that the page moves: the others follow it
+    _title, _given = N_("Explorer"), "z"  # the trait that the page moves: the others follow it
     _keeps_controls = True  # where they stand, when z is set in code
 
     def __init__(
@@ -107,7 +121,7 @@ class Explorer(Figure):
         self._decoders = decoders
         self._asked = {}  # the move that is being answered
         self._start = checked_code(np.zeros(latent_size) if z is None else z, latent_size)
-        warned = [d.warnings(name or "this model") for name, d in decoders.items()]
+        warned = [d.warnings(name or words._("this model")) for name, d in decoders.items()]
         common = {"names": list(decoders), "start": self._start.tolist()}
         common["warnings"] = [*itertools.chain(*warned)]
         self.z = self._start
@@ -170,8 +184,8 @@ class Explorer(Figure):
 
     def _words(self) -> str:
         """Return what the still picture shows, in words."""
-        more = ", …" * (self.z.size > 6)
-        return f"the image decoded at z = ({', '.join(f'{x:z.2f}' for x in self.z[:6])}{more})"
+        z = ", ".join(f"{x:z.2f}" for x in self.z[:6]) + ", …" * (self.z.size > 6)
+        return _("the image decoded at z = ({z})").format(z=z)
 
 
 def checked_code(z: Tensor | np.ndarray | list, latent_size: int) -> np.ndarray:

@@ -8,13 +8,18 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from vae_lesson import words
 from vae_lesson.data import Images
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import PICTURE, beside, captioned, enlarged
+from vae_lesson.explore.pictures import PICTURE, _, beside, captioned, enlarged
+from vae_lesson.words import N_
 
 PLANE = 360  # pixels, the side of a plane
-VIEWS = {"codes": "where the test images lie", "decoded": "what each place decodes to"}
+VIEWS = {
+    "codes": N_("codes: where the test images lie"),
+    "decoded": N_("decoded: what each place decodes to"),
+}
 
 
 class MapExplorer(Explorer):
@@ -23,7 +28,7 @@ class MapExplorer(Explorer):
     codes: {name: codes `(N, 2)` of the test images}, which the planes show at first.
     """
 
-    _title = "Latent map"
+    _title = N_("Latent map")
 
     def __init__(
         self,
@@ -37,7 +42,8 @@ class MapExplorer(Explorer):
             _codes_drawn(each, images, low, high, in_z=decoders[name].units is None)
             for name, each in codes.items()
         ]
-        plane = {"low": low, "high": high, "views": VIEWS, "backgrounds": drawn}
+        views = {name: words._(text) for name, text in VIEWS.items()}
+        plane = {"low": low, "high": high, "views": views, "backgrounds": drawn}
         super().__init__(decoders, z, kind="map", **plane)
 
     def _still(self) -> np.ndarray:
@@ -53,7 +59,7 @@ class MapExplorer(Explorer):
         return beside(*parts)
 
     def _words(self) -> str:
-        return f"where the test images lie, and {super()._words()}"
+        return _("where the test images lie, and {shown}").format(shown=super()._words())
 
 
 def latent_map(model: nn.Module, images: Images, z: Tensor | None = None) -> MapExplorer:
@@ -122,9 +128,10 @@ def _codes_drawn(
         ax.axhline(value, alpha=0.3, lw=0.8, **grey)
         if value - low[1] > size:  # not on the numbers along the bottom
             ax.text(low[0], value, f" {value:g}".replace("-", "−"), va="bottom", **grey)
-    unit = "" if in_z else ", in σ of its codes"
-    ax.text(0.98, 0.06, f"z₁{unit} →", ha="right", transform=ax.transAxes, weight="bold", **grey)
-    ax.text(0.1, 0.95, f"z₂{unit} ↑", transform=ax.transAxes, weight="bold", **grey)
+    unit = "{axis}" if in_z else _("{axis}, in σ of its codes")
+    right, up = (unit.format(axis=axis) for axis in ("z₁", "z₂"))
+    ax.text(0.98, 0.06, f"{right} →", ha="right", transform=ax.transAxes, weight="bold", **grey)
+    ax.text(0.1, 0.95, f"{up} ↑", transform=ax.transAxes, weight="bold", **grey)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     ax.axis("off")
     buffer = io.BytesIO()

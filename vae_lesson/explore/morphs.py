@@ -4,13 +4,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vae_lesson import latent
+from vae_lesson import latent, words
 from vae_lesson.explore.decoder import Decoder, packed
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import as_pictures, below, beside, captioned, enlarged, film
+from vae_lesson.explore.pictures import _, as_pictures, below, beside, captioned, enlarged, film
+from vae_lesson.words import N_
 
 FRAMES, FRAME = 11, 62  # pictures of the whole path, and the pixels of a side
-PATHS = {"lerp": "a straight line", "slerp": "a great arc around the origin"}
+PATHS = {"lerp": N_("a straight line"), "slerp": N_("a great arc around the origin")}
 
 
 class MorphExplorer(Explorer):
@@ -20,13 +21,15 @@ class MorphExplorer(Explorer):
     comes back to the path.
     """
 
-    _title = "Morph"
+    _title = N_("Morph")
 
     def __init__(self, decoder: Decoder, ends: list[tuple], test_images: Tensor | None) -> None:
         codes, images = zip(*ends)
         middle = latent.lerp(*map(torch.from_numpy, codes), 0.5)
         own = {"ends": np.stack(codes).tolist(), "end_images": packed([np.stack(images)])}
-        own |= {"paths": PATHS, "examples": decoder.examples(test_images)}
+        named = words._("{name}: {path}")
+        paths = {name: named.format(name=name, path=words._(path)) for name, path in PATHS.items()}
+        own |= {"paths": paths, "examples": decoder.examples(test_images)}
         super().__init__({"": decoder}, middle, kind="morph", **own)
 
     def _where(self) -> dict:
@@ -49,12 +52,15 @@ class MorphExplorer(Explorer):
         way = getattr(latent, path)(*map(torch.from_numpy, self.ends), t).numpy()
         frames = film(self._decoders[""].images(way, FRAME), FRAME)
         row = beside(start, enlarged(self._decoded[0][0]), end)
-        return below(row, captioned(PATHS[path] + ":", frames))
+        return below(row, captioned(_("{path}:").format(path=_(PATHS[path])), frames))
 
     def _words(self) -> str:
         t, path = self._where()["t"], self._where()["path"]
-        where = f"{t:.2f} of the way from start to end on {PATHS[path]}"
-        return f"{super()._words()}, {where}, between the images at its ends"
+        says = _(
+            "{shown}, {t:.2f} of the way from start to end on {path}, between the images at "
+            "its ends"
+        )
+        return says.format(shown=super()._words(), t=t, path=_(PATHS[path]))
 
 
 def morph(

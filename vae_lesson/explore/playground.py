@@ -10,9 +10,12 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from vae_lesson import words
 from vae_lesson.explore.explorer import FRONT, Figure
+from vae_lesson.explore.pictures import _
+from vae_lesson.words import N_
 
-LEGEND = (
+LEGEND = N_(
     "Dots: the codes of the test images, a colour a digit. Ellipses: some of their clouds, at 2σ. "
     "Grey circles: the prior N(0, I) at 1σ (dashed) and 2σ. Black: the point that you chose. What "
     "is trained is recon + β · KL; −ELBO is recon + KL, whatever β is. Data: scikit-learn's 1,797 "
@@ -23,97 +26,97 @@ LEGEND = (
 # waited for where `until` says how far; the number to watch; one sentence; and where it is proved.
 TOUR = [
     {
-        "title": "An autoencoder",
-        "tells": (
+        "title": N_("An autoencoder"),
+        "tells": N_(
             "An encoder makes of each image a code, here two numbers: a dot below. A decoder "
             "rebuilds the image from it. N(0, I), the prior, is the bell-shaped cloud around (0, "
             "0) within the grey circles; its spread is 1."
         ),
-        "asks": "Trained to rebuild and nothing else: how wide will the dots scatter?",
-        "answers": ["half as wide as N(0, I)", "as wide", "at least twice as wide"],
+        "asks": N_("Trained to rebuild and nothing else: how wide will the dots scatter?"),
+        "answers": [N_("half as wide as N(0, I)"), N_("as wide"), N_("at least twice as wide")],
         "right": 2,
         "set": {"model": "autoencoder"},
-        "todo": "Which digits never turn up among the draws from N(0, I)? Where do they lie?",
+        "todo": N_("Which digits never turn up among the draws from N(0, I)? Where do they lie?"),
         "watch": "spread",
-        "says": "Nothing tells the codes where to lie: many are outside of the circles.",
-        "lesson": ["01_autoencoder", "lesson 01"],
+        "says": N_("Nothing tells the codes where to lie: many are outside of the circles."),
+        "lesson": ["01_autoencoder", N_("lesson 01")],
     },
     {
-        "title": "From β = 0 to β = 1",
-        "tells": (
+        "title": N_("From β = 0 to β = 1"),
+        "tells": N_(
             "A VAE gives each image a cloud of codes, with a middle μ and a width σ, and draws z "
             "from it. recon says how badly the image is rebuilt, KL how far its cloud is from N(0,"
             " I): 0 if it is the same. Both in nats; trained is recon + β · KL."
         ),
-        "asks": "At β = 0 the KL is above 10 nats. What will it be at β = 1?",
-        "answers": ["about 10", "about 5", "2 to 3"],
+        "asks": N_("At β = 0 the KL is above 10 nats. What will it be at β = 1?"),
+        "answers": [N_("about 10"), N_("about 5"), N_("2 to 3")],
         "right": 2,
         "set": {"beta": 0},
-        "todo": "Look at the clouds for two seconds. Then move β to 1.",
+        "todo": N_("Look at the clouds for two seconds. Then move β to 1."),
         "until": {"beta": 1},
         "watch": "kl",
-        "says": (
+        "says": N_(
             "The clouds have grown together into N(0, I), where draws find them; recon is a little"
             " worse than at β = 0."
         ),
-        "lesson": ["02_vae", "lesson 02"],
+        "lesson": ["02_vae", N_("lesson 02")],
     },
     {
         "title": "β = 4",
         "tells": "",
-        "asks": "The KL now weighs four times as much. What will it be?",
-        "answers": ["about 8 nats", "about 1 nat", "0 nats"],
+        "asks": N_("The KL now weighs four times as much. What will it be?"),
+        "answers": [N_("about 8 nats"), N_("about 1 nat"), N_("0 nats")],
         "right": 2,
         "set": {"beta": 4},
-        "todo": (
+        "todo": N_(
             "At which β does it die? Set 2, press Again, wait for step 1,000; then 2.5, then 3. "
             "(Without Again it may stay dead.)"
         ),
         "watch": "kl",
-        "says": (
+        "says": N_(
             "Every cloud is N(0, I), so the code says nothing, and all images are rebuilt alike: "
             "posterior collapse."
         ),
-        "lesson": ["06_rate_distortion", "lesson 06"],
+        "lesson": ["06_rate_distortion", N_("lesson 06")],
     },
     {
-        "title": "A draw that blocks the gradient",
+        "title": N_("A draw that blocks the gradient"),
         "tells": "",
-        "asks": (
+        "asks": N_(
             "β = 1 again, but z is drawn so that recon's gradient does not pass to μ and σ (in "
             "PyTorch by .sample() or .detach()). What will the KL be?"
         ),
-        "answers": ["above 10 nats", "about 2 nats", "0 nats"],
+        "answers": [N_("above 10 nats"), N_("about 2 nats"), N_("0 nats")],
         "right": 2,
         "set": {"blocked": True},
-        "todo": "Take the mistake away (below, “two mistakes”), and give it ten seconds.",
+        "todo": N_("Take the mistake away (below, “two mistakes”), and give it ten seconds."),
         "watch": "kl",
-        "says": (
+        "says": N_(
             "Only the KL reaches the encoder, and the KL wants N(0, I). With z = μ + σ ε recon "
             "reaches it too."
         ),
-        "lesson": ["02_vae", "lesson 02, section 3"],
+        "lesson": ["02_vae", N_("lesson 02, section 3")],
     },
     {
-        "title": "A mean in place of the sum",
+        "title": N_("A mean in place of the sum"),
         "tells": "",
-        "asks": (
+        "asks": N_(
             "β = 1; recon is taken as the mean over the 64 pixels, not their sum, and the KL as "
             "before. What will the KL be?"
         ),
-        "answers": ["above 10 nats", "about 2 nats", "0 nats"],
+        "answers": [N_("above 10 nats"), N_("about 2 nats"), N_("0 nats")],
         "right": 2,
         "set": {"mean": True},
-        "todo": (
+        "todo": N_(
             "Type 0.02 for β, about 1/64, and give it ten seconds. That was the tour: lesson 01 "
             "begins at the beginning."
         ),
         "watch": "kl",
-        "says": (
+        "says": N_(
             "recon/64 + KL is (recon + 64 · KL)/64: it was β = 64. (The numbers shown are the "
             "sums.)"
         ),
-        "lesson": ["02_vae", "lesson 02, section 6"],
+        "lesson": ["02_vae", N_("lesson 02, section 6")],
     },
 ]
 
@@ -135,7 +138,7 @@ def tiny_digits() -> dict:
 class Playground(Figure):
     """The page trains; its address, on a site, holds what has been set."""
 
-    _title, _page = "Playground", "playground.html"
+    _title, _page = N_("Playground"), "playground.html"
 
     @property
     def for_page(self) -> dict:
@@ -146,7 +149,7 @@ class Playground(Figure):
         return np.asarray(Image.open(FRONT / "playground.png").convert("RGB"))
 
     def _words(self) -> str:
-        return (
+        return _(
             "a VAE of 8×8 digits after some training: its codes on a plane, a cloud for each image"
             " within the circles of N(0, I); curves of recon, KL and −ELBO; test images, what is "
             "rebuilt of them, and twenty draws"
@@ -158,4 +161,13 @@ def playground() -> Playground:
 
     64–64–2 (or 8), Adam, batches of 64; terms summed over pixels and code, averaged over images.
     """
-    return Playground(kind="playground", legend=LEGEND, tour=TOUR, **tiny_digits())
+    said = {"legend": words._(LEGEND), "tour": [*map(_told, TOUR)]}
+    return Playground(kind="playground", **said, **tiny_digits())
+
+
+def _told(stop: dict) -> dict:
+    """Return a stop of the tour in the language of the lesson."""
+    texts = {name: words._(stop[name]) for name in ("title", "tells", "asks", "todo", "says")}
+    file, name = stop["lesson"]
+    answers = [*map(words._, stop["answers"])]
+    return stop | texts | {"answers": answers, "lesson": [file, words._(name)]}

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vae_lesson import evaluate
+from vae_lesson import evaluate, words
 from vae_lesson.arguments import check_same_shape
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import below, beside, captioned, film
+from vae_lesson.explore.pictures import _, below, beside, captioned, film
 from vae_lesson.models import VAE
+from vae_lesson.words import N_
 
 IN_STILL = 6  # sliders in the still picture
 FRAMES, FRAME = 11, 28  # pictures in a filmstrip of it, and the pixels of a side
@@ -27,7 +28,7 @@ class SliderExplorer(Explorer):
     a filmstrip shows what it does over its range, the others as they are.
     """
 
-    _title, _keeps_controls = "Sliders", False  # they follow z
+    _title, _keeps_controls = N_("Sliders"), False  # they follow z
 
     def __init__(
         self,
@@ -43,7 +44,8 @@ class SliderExplorer(Explorer):
             low, high, *step = limit if isinstance(limit, tuple) else (-limit, limit)
             ends = {"low": low, "high": high, "step": step[0] if step else (high - low) / 120}
             sliders.append({"name": name, "direction": direction.cpu().tolist()} | ends)
-        folded = f"{n_folded} unused dimensions (KL under {UNUSED} nats)"
+        folded = words._("{n} unused dimensions (KL under {least} nats)")
+        folded = folded.format(n=n_folded, least=UNUSED)
         own = {"sliders": sliders, "shows_z": shows_z, "n_folded": n_folded, "folded": folded}
         own["examples"] = next(iter(decoders.values())).examples(test_images)
         super().__init__(decoders, z, kind="sliders", **own)
@@ -66,14 +68,16 @@ class SliderExplorer(Explorer):
             moves = np.float32(low + steps * slider["step"] - value)
             codes = self.z + moves[:, None] * np.float32(slider["direction"])
             films = [film(d.images(codes, FRAME), FRAME) for d in self._decoders.values()]
-            says = f"{slider['name']} = {value:z.2f}, from {low:z.4g} to {high:z.4g}"
+            says = _("{name} = {value:z.2f}, from {low:z.4g} to {high:z.4g}")
+            says = says.format(name=slider["name"], value=value, low=low, high=high)
             rows.append(captioned(says, below(*map(captioned, self._decoders, films), gap=0)))
         return beside(super()._still(), below(*rows, gap=4))
 
     def _words(self) -> str:
         names = [slider["name"] for slider in self.state["sliders"][:IN_STILL]]
         shown = ", ".join(f"{name} = {value:z.2f}" for name, value in zip(names, self.values()))
-        return f"{super()._words()}, and what each slider does over its range: {shown}"
+        says = _("{decoded}, and what each slider does over its range: {sliders}")
+        return says.format(decoded=super()._words(), sliders=shown)
 
 
 def latent_sliders(
@@ -124,6 +128,6 @@ def direction_sliders(
     """
     if not directions:
         raise ValueError("direction_sliders needs at least one direction")
-    for name, (direction, _) in directions.items():
+    for name, (direction, _limit) in directions.items():
         check_same_shape(**{"z": z, f"direction {name!r}": direction})
     return SliderExplorer({"": Decoder(model, len(z))}, directions, z, shows_z=False)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import below, beside, enlarged, written
+from vae_lesson.explore.pictures import _, below, beside, enlarged, written
+from vae_lesson.words import N_
 
 CELL = 48  # pixels, the side of a cell in the still picture
 
@@ -18,7 +19,7 @@ class TokensExplorer(Explorer):
     `z` holds the tokens, whole numbers, row by row.
     """
 
-    _title = "Tokens"
+    _title = N_("Tokens")
 
     def __init__(self, model: nn.Module, image: Tensor) -> None:
         tokens = model.tokens(image[None])[0]
@@ -49,10 +50,14 @@ class TokensExplorer(Explorer):
         side = self.state["side"]
         cell = self.shown["controls"].get("cell", (side + 1) * (side // 2))  # the chosen one
         i, j = divmod(cell, side)
-        where = f"row {i + 1}, column {j + 1}"
         own, now = self._start[cell], self.z[cell]
-        instead = f" instead of {own:.0f}" if own != now else ""
-        return f"the image of the tokens, with entry {now:.0f}{instead} at {where}"
+        says = _("the image of the tokens, with entry {now:.0f} at row {row}, column {column}")
+        if own != now:
+            says = _(
+                "the image of the tokens, with entry {now:.0f} instead of {own:.0f} at row {row}, "
+                "column {column}"
+            )
+        return says.format(now=now, own=own, row=i + 1, column=j + 1)
 
 
 def change_tokens(model: nn.Module, image: Tensor) -> TokensExplorer:

@@ -6,7 +6,8 @@ import torch
 from torch.distributions import Normal
 
 from vae_lesson.explore.explorer import Figure
-from vae_lesson.explore.pictures import drawn
+from vae_lesson.explore.pictures import _, drawn
+from vae_lesson.words import N_
 
 BLUE, ORANGE = "#4a90d9", "#d55e00"  # as in explorer.css
 PRIOR = Normal(torch.tensor(0.0).double(), 1.0)
@@ -26,13 +27,13 @@ def toy_terms(mu: float, sigma: float) -> dict[str, float]:
     kl = (mu**2 + sigma**2 - 1) / 2 - float(np.log(sigma))
     surprise = -(weights @ log_likelihood(t).exp()).log().item()
     terms = {"recon": recon, "KL": kl, "−ELBO": recon + kl, "−log p(x)": surprise}
-    return terms | {"gap": recon + kl - surprise}
+    return terms | {N_("gap"): recon + kl - surprise}
 
 
 class Toy(Figure):
     """Curves of the prior, the posterior and q, and bars of what q costs."""
 
-    _title = "Toy"
+    _title = N_("Toy")
 
     def _still(self) -> np.ndarray:
         mu, sigma = self.state["start"].values()
@@ -43,12 +44,13 @@ class Toy(Figure):
         figure = matplotlib.figure.Figure(figsize=(6.8, 4.6), layout="constrained")
         above, under = figure.subplots(2, height_ratios=[3, 2])
         above.plot(z, q, color=BLUE, lw=3, label=f"q, μ = {mu:g}, σ = {sigma:g}")
-        above.plot(z, log_prior.exp(), color="black", lw=1, label="prior p(z) = N(0, 1)")
-        above.plot(z, posterior, "--", color=ORANGE, label="posterior p(z|x), x = 1.2")
-        above.set(xlabel="z", ylabel="density", xlim=(-3, 3), ylim=(0, 2))
+        above.plot(z, log_prior.exp(), color="black", lw=1, label=_("prior p(z) = N(0, 1)"))
+        label = _("posterior p(z|x), x = {x}").format(x=1.2)
+        above.plot(z, posterior, "--", color=ORANGE, label=label)
+        above.set(xlabel="z", ylabel=_("density"), xlim=(-3, 3), ylim=(0, 2))
         above.legend(fontsize=8)
         starts = [0, terms["recon"], 0, 0, terms["−log p(x)"]]
-        bars = under.barh([*terms], [*terms.values()], left=starts, color=BLUE)
+        bars = under.barh([*map(_, terms)], [*terms.values()], left=starts, color=BLUE)
         under.bar_label(bars, [f" {value:.2f}" for value in terms.values()])
         under.axvline(terms["−log p(x)"], color=ORANGE, linestyle="--")
         under.set(xlabel="nats", xlim=(0, 10))
@@ -57,8 +59,9 @@ class Toy(Figure):
 
     def _words(self) -> str:
         mu, sigma = self.state["start"].values()
-        numbers = ", ".join(f"{name} {x:.2f}" for name, x in toy_terms(mu, sigma).items())
-        return f"prior, posterior, and q with μ = {mu:g}, σ = {sigma:g}; in nats: {numbers}"
+        numbers = ", ".join(f"{_(name)} {x:.2f}" for name, x in toy_terms(mu, sigma).items())
+        says = _("prior, posterior, and q with μ = {mu:g}, σ = {sigma:g}; in nats: {numbers}")
+        return says.format(mu=mu, sigma=sigma, numbers=numbers)
 
 
 def toy() -> Toy:

@@ -223,7 +223,8 @@ def write_result(filename: str, write: Callable[[Path], None]) -> None:
 def yours(check: Callable, mine: Callable) -> Callable:
     """Return the learner's function if the check finds it right, else the package's; say which."""
     verdict = check(mine)
-    print(verdict, _("It is used from here on.") if verdict.ok else _("Until then ours is used."))
+    used, ours = N_("{verdict} It is used from here on."), N_("{verdict} Until then ours is used.")
+    print(Text(used if verdict.ok else ours, verdict=verdict))
     return mine if verdict.ok else check.ours
 
 

@@ -1,7 +1,7 @@
 // A pad of 28×28 pixels to draw on, and what the encoder makes of the drawing.
 
 import {
-  ARROWS, area, another, button, fixed, make, picture, pictures, placeIn, pointed
+  ARROWS, area, another, button, fixed, make, picture, pictures, placeIn, pointed, say
 } from "./parts.js";
 
 export const SIDE = 28; // pixels
@@ -10,9 +10,10 @@ const PEN = 2.4; // pixels, about as wide as MNIST's strokes
 
 // The pad: `moved` hears of new pixels, a byte each, row by row; `set` puts some on it.
 function pad(moved) {
-  const label =
+  const label = say(
     "Pad: draw a digit with the mouse or a finger; or move the pen with the arrow keys and press " +
-    "the space bar to put it down and lift it";
+      "the space bar to put it down and lift it",
+  );
   const canvas = make("canvas", { width: SIDE, height: SIDE });
   const ink = canvas.getContext("2d", { willReadFrequently: true });
   const mark = make("span", { className: "vae-pen", hidden: true });
@@ -54,8 +55,10 @@ function pad(moved) {
     mark.hidden = !shown;
     mark.classList.toggle("vae-down", pen.down);
     [mark.style.left, mark.style.top] = [pen.x, pen.y].map((x) => `${(100 * x) / SIDE}%`);
-    const [column, row] = [Math.round(pen.x), Math.round(pen.y)];
-    const says = `pen ${pen.down ? "down" : "up"}, column ${column}, row ${row}`;
+    const where = { column: Math.round(pen.x), row: Math.round(pen.y) };
+    const says = pen.down
+      ? say("pen down, column {column}, row {row}", where)
+      : say("pen up, column {column}, row {row}", where);
     readout.textContent = shown ? says : "";
   }
 
@@ -101,9 +104,9 @@ function pad(moved) {
 export function drawing(core) {
   const { n_scores: nScores, strange, examples, class_names: classNames } = core.state;
   const drawn = pad((pixels) => core.move(pixels, {}));
-  const seen = picture("the drawing as the network sees it", "vae-small");
-  const samples = picture("reconstructions", "vae-film", 1);
-  const neighbours = picture("nearest training images", "vae-film", 1);
+  const seen = picture(say("the drawing as the network sees it"), "vae-small");
+  const samples = picture(say("reconstructions"), "vae-film", 1);
+  const neighbours = picture(say("nearest training images"), "vae-film", 1);
   const bars = make("div", { className: "vae-bars", role: "img" });
   const verdict = make("p", { className: "vae-verdict" });
   const names = make("div");
@@ -121,44 +124,48 @@ export function drawing(core) {
     decodedImage.draw([decoded ?? [pale]]);
     samples.draw([drawnAgain ?? row]);
     if (classNames) neighbours.draw([nearest ?? row]);
-    const labels = answer.neighbours ? `: ${answer.neighbours.join(", ")}` : "";
-    names.textContent = `nearest training images, by their codes${labels}`;
+    const near = { names: answer.neighbours?.join(", ") };
+    names.textContent = answer.neighbours
+      ? say("nearest training images, by their codes: {names}", near)
+      : say("nearest training images, by their codes");
     drawBars(bars, mu ?? [], sigma ?? []);
-    const ask = "<b>Draw a digit</b> on the black pad.";
+    const ask = say("<b>Draw a digit</b> on the black pad.");
     verdict.innerHTML = score ? words(score, nScores, strange) : ask;
   }
 
-  const decodedImage = picture("decoded image", "vae-small");
-  const clear = button("Clear", () => put(new Uint8Array(SIDE * SIDE)));
-  const testImage = button("Put a test image on it", () => {
+  const decodedImage = picture(say("decoded image"), "vae-small");
+  const clear = button(say("Clear"), () => put(new Uint8Array(SIDE * SIDE)));
+  const testImage = button(say("Put a test image on it"), () => {
     example = another(examples.codes.length, example);
     put(pictures(examples)[0][example].pixels.slice());
   });
   const under = (caption, canvas) => make("div", {}, caption, canvas);
   const buttons = make("div", { className: "vae-buttons" }, clear, testImage);
-  const left = make("div", {}, "the drawing", drawn.element, buttons);
+  const left = make("div", {}, say("the drawing"), drawn.element, buttons);
   const right = make(
     "div",
     { className: "vae-right vae-columns" },
-    under("as the network sees it", seen.canvas),
-    under("decoded from μ", decodedImage.canvas),
-    under("reconstructions, each from another draw of z", samples.canvas),
+    under(say("as the network sees it"), seen.canvas),
+    under(say("decoded from μ"), decodedImage.canvas),
+    under(say("reconstructions, each from another draw of z"), samples.canvas),
     ...(classNames ? [under(names, neighbours.canvas)] : []),
   );
-  const caption = "its code: μ (bar) ± σ (line) of each dimension; ±1σ of N(0, 1) in grey";
+  const caption = say("its code: μ (bar) ± σ (line) of each dimension; ±1σ of N(0, 1) in grey");
   const elements = [make("div", { className: "vae-columns" }, left, right), verdict, caption, bars];
-  const missing = "The nearest training images are shown only where the lesson runs.";
+  const missing = say("The nearest training images are shown only where the lesson runs.");
   if (!classNames) elements.push(make("small", {}, missing));
   return { elements, place: (pixels) => drawn.set(pixels), paint };
 }
 
 // The −ELBO and its place among the test images, as HTML.
 function words({ recon, kl, place }, nScores, strange) {
-  const word = place > strange ? "Strange" : place < 1 - strange ? "Too easy" : "Ordinary";
+  const [easy, odd] = [place < 1 - strange, place > strange];
+  const word = odd ? say("Strange") : easy ? say("Too easy") : say("Ordinary");
   const [all, ofRecon, ofKl, share] = [recon + kl, recon, kl, 100 * place].map((x) => fixed(x, 1));
-  return (
-    `−ELBO <b>${all}</b> nats (recon ${ofRecon} + KL ${ofKl}): more than <b>${share}%</b> of ` +
-    `${nScores.toLocaleString("en")} test images. <b>${word}.</b>`
+  return say(
+    "−ELBO <b>{all}</b> nats (recon {recon} + KL {kl}): more than <b>{share}%</b> of {n} test " +
+      "images. <b>{word}.</b>",
+    { all, recon: ofRecon, kl: ofKl, share, n: nScores.toLocaleString("en"), word },
   );
 }
 
@@ -188,5 +195,6 @@ function drawBars(element, mu, sigma) {
   element.innerHTML = `<svg width="100%" height="160">${parts.join("")}</svg>`;
   const order = [...mu.keys()].sort((i, j) => Math.abs(mu[j]) - Math.abs(mu[i]));
   const named = order.slice(0, 5).map((j) => `z[${j}] ${fixed(mu[j], 1)} ± ${fixed(sigma[j], 1)}`);
-  element.ariaLabel = mu.length ? `code: ${named.join(", ")}` : "no code yet";
+  const code = named.join(", ");
+  element.ariaLabel = mu.length ? say("code: {code}", { code }) : say("no code yet");
 }

@@ -12,7 +12,7 @@
 // that draws what it shows from `state`, and asks its host for nothing. `close`, where there is
 // one, ends what a kind has begun.
 
-import { inTurn, make, picture, pictures } from "./parts.js";
+import { inTurn, make, picture, pictures, say, speak } from "./parts.js";
 import { drawing } from "./drawing.js";
 import { map } from "./map.js";
 import { morph } from "./morph.js";
@@ -23,13 +23,15 @@ import { toy } from "./toy.js";
 
 export function explorer(host, el) {
   const { state } = host;
+  speak(state.words);
   const notice = make("p", { className: "vae-notice", role: "alert" });
   const failed = (words) => (notice.textContent = words);
   const [moves, others] = [inTurn(failed), inTurn(failed)]; // a move waits for no filmstrip
   let waits = false; // a move that is not answered yet
   let overtaken = false; // something else was shown since the last move was asked for
 
-  const decoded = state.names.map((name) => picture(`decoded image ${name}`.trim()));
+  const ofModel = say("decoded image");
+  const decoded = state.names.map((name) => picture(`${ofModel} ${name}`.trim()));
   const core = {
     state,
     decoded: decoded.map(({ canvas }) => canvas),

@@ -1,7 +1,7 @@
 // A plane with a point on it for each model, all at the same code, and what each decodes there.
 
 import {
-  ARROWS, area, button, choice, make, named, normal, picture, placeIn, pointed
+  ARROWS, area, button, choice, make, named, normal, picture, placeIn, pointed, say
 } from "./parts.js";
 
 const STEPS = 60; // presses of an arrow key from edge to edge; with Shift a fifth of that
@@ -26,7 +26,7 @@ export function plane({ label, low, high, cells }, under, moved) {
     [mark.style.left, mark.style.top] = places.map((part) => `${100 * part}%`);
     const [column, row] = places.map((part) => Math.min(Math.floor(part * cells) + 1, cells));
     readout.textContent = cells
-      ? `row ${row}, column ${column}`
+      ? say("row {row}, column {column}", { row, column })
       : `z = (${to.map((x) => x.toFixed(2)).join(", ")})`;
   }
   function moveTo(x, y) {
@@ -61,13 +61,16 @@ export function map(core) {
   });
   const manifolds = names.map(() => picture("", "vae-manifold"));
   const planes = names.map((name, i) => {
-    const how = "click, drag, or press the arrow keys (with Shift in larger steps)";
-    const label = `${`Latent map ${name}`.trim()}: ${how}`;
+    const what = [say("Latent map"), name].join(" ").trim();
+    const label = say(
+      "{what}: click, drag, or press the arrow keys (with Shift in larger steps)",
+      { what },
+    );
     manifolds[i].canvas.ariaHidden = "true"; // the plane has the words
     const under = [codesDrawn[i], manifolds[i].canvas];
     return plane({ label, low, high }, under, goTo);
   });
-  const view = choice("the map shows", views, (name) => {
+  const view = choice(say("the map shows"), views, (name) => {
     showView(name);
     core.move(z, { view: name });
   });
@@ -107,8 +110,8 @@ export function map(core) {
   const pairs = planes.map(({ element }, i) => {
     return make("div", { className: "vae-pair" }, element, core.decoded[i]);
   });
-  const draw = button("Random draw", () => goTo(start.map(normal)));
-  const reset = button("Reset", () => goTo(start));
+  const draw = button(say("Random draw"), () => goTo(start.map(normal)));
+  const reset = button(say("Reset"), () => goTo(start));
   const buttons = make("div", { className: "vae-buttons" }, view.element, draw, reset);
   const className = `vae-columns ${names.length > 1 ? "vae-several" : ""}`;
   return { elements: [make("div", { className }, ...named(names, pairs)), buttons], place };

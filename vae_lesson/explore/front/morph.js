@@ -1,6 +1,6 @@
 // A slider from one end (0) to the other (1), on a straight line or a great arc.
 
-import { another, button, choice, make, picture, pictures, range } from "./parts.js";
+import { another, button, choice, make, picture, pictures, range, say } from "./parts.js";
 import { FRAME, FRAMES } from "./sliders.js";
 
 export function morph(core) {
@@ -8,14 +8,17 @@ export function morph(core) {
   const { examples, paths } = state;
   let t, path, pair;
 
-  const originals = ["start", "end"].map((name) => picture(`the image at the ${name}`));
-  const film = picture("the whole path", "vae-strip", 1);
-  const slider = range({ name: "from start to end", low: 0, high: 1, step: 0.01 }, (value) => {
+  const originals = [say("the image at the start"), say("the image at the end")].map((words) => {
+    return picture(words);
+  });
+  const film = picture(say("the whole path"), "vae-strip", 1);
+  const name = say("from start to end");
+  const slider = range({ name, low: 0, high: 1, step: 0.01 }, (value) => {
     t = value;
     moved();
   });
   slider.parts[1].style.setProperty("--frames", FRAMES);
-  const switched = choice("the way", paths, (name) => go({ t, path: name, pair }));
+  const switched = choice(say("the way"), paths, (to) => go({ t, path: to, pair }));
 
   const ends = () => pair?.map((i) => examples.codes[i]) ?? state.ends;
   const at = (where) => (path === "lerp" ? lerp : slerp)(...ends(), where);
@@ -39,7 +42,7 @@ export function morph(core) {
     go({ t, path, pair: [one, another(n, one)] });
   }
 
-  const buttons = examples ? [button("Another pair", draw)] : [];
+  const buttons = examples ? [button(say("Another pair"), draw)] : [];
   const [start, end] = originals.map(({ canvas }) => canvas);
   const row = make("div", { className: "vae-triple" }, start, ...core.decoded, end);
   const rows = ["", film.canvas, "", ...slider.parts].map((part) => part || make("span"));

@@ -1,6 +1,6 @@
 // What the playground draws: the plane of codes, rows of digits, and curves.
 
-import { make } from "./parts.js";
+import { make, say } from "./parts.js";
 
 export const REACH = 4; // of the plane, from -REACH to REACH
 const GRID_REACH = 3; // of the manifold that trainer.js decodes
@@ -85,7 +85,7 @@ export function paintCurves(canvas, history) {
   }
   context.fillText("nats", left + 6, y(highest));
   context.fillText("0", left, height - 10);
-  context.fillText(`${end} steps`, x(end) - 60, height - 10);
+  context.fillText(say("{end} steps", { end }), x(end) - 60, height - 10);
   for (const [name, [stroke, lower]] of Object.entries(CURVES)) {
     const of = ({ recon, kl }) => ({ recon, KL: kl, "−ELBO": recon + kl })[name];
     const some = name === "recon" ? history : history.filter(({ kl }) => kl !== null);

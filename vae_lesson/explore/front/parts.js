@@ -1,4 +1,16 @@
-// What explorers are made of: elements, sliders, buttons, canvases, and requests in turn.
+// What explorers are made of: words, elements, sliders, buttons, canvases, and requests in turn.
+
+let spoken = {}; // English -> the language of the page
+
+export function speak(words = {}) {
+  spoken = words;
+}
+
+// A text in the language of the page, with values in the place of their names in braces. The text
+// stands there as it is, and in no template: tools/translations.py reads it.
+export function say(text, values = {}) {
+  return (spoken[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
 
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -30,13 +42,13 @@ function newId() {
   return `vae-${Math.random().toString(36).slice(2)}`;
 }
 
-// One of some names, each with words for it, or "": {name: words}. `choose` tells it which.
+// One of some values, each with its words: {value: words}. `choose` tells it which.
 export function choice(legend, options, action) {
   const group = newId();
   const radios = Object.entries(options).map(([value, words]) => {
     const input = control("input", { type: "radio", name: group, value });
     input.onchange = () => action(value);
-    return make("label", {}, input, words ? ` ${value}: ${words}` : ` ${value}`);
+    return make("label", {}, input, ` ${words}`);
   });
   const element = make("fieldset", {}, make("legend", {}, legend), ...radios);
   const choose = (value) => {
@@ -50,7 +62,8 @@ export function range({ name, low, high, step, decimals = Number.isInteger(step)
   const id = newId();
   const ends = { min: low, max: high, step };
   const slider = control("input", { type: "range", id, ...ends });
-  const number = control("input", { type: "number", ariaLabel: `${name}, typed`, ...ends });
+  const ariaLabel = say("{name}, typed", { name });
+  const number = control("input", { type: "number", ariaLabel, ...ends });
   number.step = decimals ? "any" : step;
   function set(value) {
     slider.value = value;

@@ -1,7 +1,7 @@
 // The playground: a VAE of 8×8 digits that trains before your eyes, and what may be done to it.
 
 import { ARROWS, area, button, choice, control } from "./parts.js";
-import { fixed, make, placeIn, pointed, range } from "./parts.js";
+import { fixed, make, placeIn, pointed, range, say } from "./parts.js";
 import { COLOURS, paintCurves, paintDigits, paintPlane, REACH } from "./paint.js";
 import { tour } from "./tour.js";
 import { trainer } from "./trainer.js";
@@ -68,11 +68,11 @@ export function playground({ state }) {
     make("canvas", { role: "img", ariaLabel: words, className, width, height });
   const plane = make("canvas", { width: 640, height: 640 }); // its area has the words
   const curves = canvas("", "vae-nats", [640, 270]);
-  const decoded = canvas("what the chosen point decodes to", "vae-decoded");
-  const rebuilt = canvas("the ten test images, rebuilt", "vae-digits");
-  const drawn = canvas("twenty draws from N(0, I), decoded", "vae-digits");
-  const originals = canvas("ten test images", "vae-digits");
-  const words = "the codes' plane: a click, or the arrow keys, decode a code";
+  const decoded = canvas(say("what the chosen point decodes to"), "vae-decoded");
+  const rebuilt = canvas(say("the ten test images, rebuilt"), "vae-digits");
+  const drawn = canvas(say("twenty draws from N(0, I), decoded"), "vae-digits");
+  const originals = canvas(say("ten test images"), "vae-digits");
+  const words = say("the codes' plane: a click, or the arrow keys, decode a code");
   const { field, readout } = area("vae-plane vae-tapped", words, plane);
   const [steps, terms, spread] = [make("small", {}), make("p", {}), make("small", {})];
 
@@ -104,13 +104,18 @@ export function playground({ state }) {
     const { time } = history.at(-1);
     const before = history.findLast((each) => each.time > began && time - each.time > 1000);
     const pace = before && running ? ((step - before.step) * 1000) / (time - before.time) : 0;
-    steps.textContent = `step ${step}${pace ? `, ${Math.round(pace)} a second` : ""}`;
+    steps.textContent = pace
+      ? say("step {step}, {pace} a second", { step, pace: Math.round(pace) })
+      : say("step {step}", { step });
     terms.textContent = `recon ${fixed(recon, 1)}`;
     if (kl !== null) terms.append(` + KL ${fixed(kl, 1)} = −ELBO ${fixed(recon + kl, 1)}`);
     terms.append(" nats");
-    spread.textContent = `spread of all codes ${fixed(last.spread, 1)}, the prior's 1`;
-    if (outside) spread.append(`; ${outside} of ${labels.length} outside`);
-    curves.ariaLabel = `the curves of recon, KL and −ELBO; at step ${step} ${terms.textContent}`;
+    const wide = { spread: fixed(last.spread, 1), n: outside, all: labels.length };
+    spread.textContent = outside
+      ? say("spread of all codes {spread}, the prior's 1; {n} of {all} outside", wide)
+      : say("spread of all codes {spread}, the prior's 1", wide);
+    const now = { step, terms: terms.textContent };
+    curves.ariaLabel = say("the curves of recon, KL and −ELBO; at step {step} {terms}", now);
   }
 
   // --- what is moved
@@ -121,7 +126,7 @@ export function playground({ state }) {
     for (const [name, show] of Object.entries(shows)) show(settings[name]);
     for (const part of betas) part.disabled = settings.model === "autoencoder"; // it has no KL
     manifold.firstChild.disabled = settings.latent_size !== 2; // there is no plane of eight
-    copy.textContent = "Copy the link";
+    copy.textContent = say("Copy the link");
     if (page && byHand) window.history.replaceState(null, "", toAddress(settings));
   }
   function slider(name, words, step, decimals) {
@@ -147,7 +152,7 @@ export function playground({ state }) {
   // Out of sight it rests.
   function run(on = running) {
     running = on;
-    start.textContent = running ? "Pause" : "Start";
+    start.textContent = running ? say("Pause") : say("Start");
     terms.ariaLive = running ? "off" : "polite"; // ten times a second is too often to be read out
     order(running && inSight && !document.hidden ? "run" : "pause");
   }
@@ -156,20 +161,20 @@ export function playground({ state }) {
     order("again");
     run(runs);
   }
-  const start = button("Start", () => {
+  const start = button(say("Start"), () => {
     [since, began] = [last?.step ?? 0, performance.now()];
     run(!running);
   });
   const order = (name) => worker.postMessage({ order: name });
-  const one = button("One step", () => [run(false), order("step")]);
-  const again = button("Again", () => order("again"));
-  const copy = button("Copy the link", async () => {
+  const one = button(say("One step"), () => [run(false), order("step")]);
+  const again = button(say("Again"), () => order("again"));
+  const copy = button(say("Copy the link"), async () => {
     const address = new URL(page + toAddress(settings), location.href).href;
     try {
       await navigator.clipboard.writeText(address);
-      copy.textContent = "Copied";
+      copy.textContent = say("Copied");
     } catch {
-      prompt("The link:", address); // where the clipboard is not to be had
+      prompt(say("The link:"), address); // where the clipboard is not to be had
     }
   });
   copy.hidden = !page;
@@ -195,30 +200,36 @@ export function playground({ state }) {
   const guide = tour(state.tour, begin, page);
   const div = (className, ...parts) => make("div", { className }, ...parts);
   const titled = (words, element) => make("div", {}, make("small", {}, words), element);
-  const mistakes = make("fieldset", {}, make("legend", {}, "two mistakes"));
-  mistakes.append(box("blocked", "the draw blocks the gradient"));
-  mistakes.append(box("mean", "recon as a mean over pixels"));
-  const [betas, manifold] = [slider("beta", "β", 0.1, 2), box("manifold", "what the plane decodes to")];
+  const mistakes = make("fieldset", {}, make("legend", {}, say("two mistakes")));
+  mistakes.append(box("blocked", say("the draw blocks the gradient")));
+  mistakes.append(box("mean", say("recon as a mean over pixels")));
+  const betas = slider("beta", "β", 0.1, 2);
+  const manifold = box("manifold", say("what the plane decodes to"));
   const under = div("vae-pair", decoded, div("", readout, manifold));
   const key = COLOURS.map((colour, digit) => {
     const dot = make("span", { ariaHidden: "true" }, "●");
     dot.style.color = `#${colour}`;
     return make("small", {}, dot, `${digit} `);
   });
-  const digits = [titled("test images", originals), titled("rebuilt", rebuilt)];
-  digits.push(titled("draws from N(0, I), decoded", drawn));
+  const digits = [titled(say("test images"), originals), titled(say("rebuilt"), rebuilt)];
+  digits.push(titled(say("draws from N(0, I), decoded"), drawn));
+  const rates = slider("lr", say("learning rate"), 0.0001, 4);
+  const seeds = slider("seed", say("seed"), 1, 0);
+  const models = { autoencoder: say("autoencoder: z = μ"), vae: say("vae: z = μ + σ ε") };
+  const sizes = { 2: say("2: both seen"), 8: say("8: two seen") };
+  const speeds = { slow: say("slow: 10 steps a second"), full: say("full: all it can") };
   const all = div(
     "",
     guide.element,
     div("vae-buttons", start, one, again, copy, steps),
     div("vae-sliders", ...betas),
     div("vae-columns", div("vae-left", field, div("", ...key), under), div("vae-right", terms, spread, curves, ...digits)),
-    div("vae-sliders", ...slider("lr", "learning rate", 0.0001, 4), ...slider("seed", "seed", 1, 0)),
+    div("vae-sliders", ...rates, ...seeds),
     div(
       "vae-buttons",
-      radios("model", "model", { autoencoder: "z = μ", vae: "z = μ + σ ε" }),
-      radios("latent_size", "numbers in a code", { 2: "both seen", 8: "two seen" }),
-      radios("speed", "speed", { slow: "10 steps a second", full: "all it can" }),
+      radios("model", say("model"), models),
+      radios("latent_size", say("numbers in a code"), sizes),
+      radios("speed", say("speed"), speeds),
       mistakes,
     ),
     make("small", {}, state.legend),

@@ -3,7 +3,7 @@
 // that they did not set: with `shows_z` what is beyond their ends, else all of it.
 
 import {
-  afterRest, another, button, control, make, named, normal, picture, pictures, range
+  afterRest, another, button, control, make, named, normal, picture, pictures, range, say
 } from "./parts.js";
 
 export const FRAMES = 11; // pictures in a filmstrip, or one for each step where these are as few
@@ -16,12 +16,11 @@ export function sliders(core) {
   const values = parts.map(() => 0);
   let z, origin, shownExample;
 
-  const original = picture("the test image");
-  const originalShown = make("div", { hidden: true }, "the test image:", original.canvas);
+  const original = picture(say("the test image"));
+  const originalShown = make("div", { hidden: true }, say("the test image:"), original.canvas);
   const strips = parts.map(({ name, low, high }) => {
-    return state.names.map((model) => {
-      return picture(`what ${name} does from ${low} to ${high} ${model}`.trim(), "vae-strip");
-    });
+    const words = say("what {name} does from {low} to {high}", { name, low, high });
+    return state.names.map((model) => picture(`${words} ${model}`.trim(), "vae-strip"));
   });
   const ranges = parts.map((part, i) =>
     range(part, (value) => {
@@ -109,15 +108,15 @@ export function sliders(core) {
   const nShown = rows.length - state.n_folded;
   const right = make("div", { className: "vae-right" });
   if (nShown * (1 + state.names.length) > 12) {
-    right.append(make("small", {}, `${nShown} sliders: scroll to see them all`));
+    right.append(make("small", {}, say("{n} sliders: scroll to see them all", { n: nShown })));
   }
   right.append(list(rows.slice(0, nShown)));
   if (state.n_folded) {
     const summary = control("summary", {}, state.folded);
     right.append(make("details", {}, summary, list(rows.slice(nShown))));
   }
-  const buttons = [button("Random draw", draw), button("Reset", () => goTo(start))];
-  if (examples) buttons.push(button("Encode a test image", encode));
+  const buttons = [button(say("Random draw"), draw), button(say("Reset"), () => goTo(start))];
+  if (examples) buttons.push(button(say("Encode a test image"), encode));
   right.append(make("div", { className: "vae-buttons" }, ...buttons));
   const pictured = [...named(state.names, core.decoded), originalShown];
   const left = make("div", { className: "vae-left" }, ...pictured);

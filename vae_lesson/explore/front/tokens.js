@@ -1,11 +1,11 @@
 // The decoded image under a grid of cells, and a slider for the entry of the chosen one.
 
-import { button, make, range } from "./parts.js";
+import { button, make, range, say } from "./parts.js";
 import { plane } from "./map.js";
 
 export function tokens(core) {
   const { side, n_codes: nCodes, start } = core.state;
-  const says = "Cells of the image: click, or press the arrow keys; then move the slider";
+  const says = say("Cells of the image: click, or press the arrow keys; then move the slider");
   const grid = make("div", { className: "vae-grid" });
   grid.style.setProperty("--cells", side);
   const area = { label: says, low: [0, 0], high: [side, side], cells: side };
@@ -16,7 +16,7 @@ export function tokens(core) {
   });
   let z;
   let cell = side * Math.floor(side / 2) + Math.floor(side / 2);
-  const entry = range({ name: "entry", low: 0, high: nCodes - 1, step: 1 }, (value) => {
+  const entry = range({ name: say("entry"), low: 0, high: nCodes - 1, step: 1 }, (value) => {
     z = z.with(cell, value);
     core.move(z, { cell });
   });
@@ -34,8 +34,8 @@ export function tokens(core) {
   }
 
   const slider = make("div", { className: "vae-sliders" }, ...entry.parts);
-  const right = make("div", { className: "vae-right" }, `${says}:`, slider);
-  right.append(make("div", { className: "vae-buttons" }, button("Reset", reset)));
+  const right = make("div", { className: "vae-right" }, say("{what}:", { what: says }), slider);
+  right.append(make("div", { className: "vae-buttons" }, button(say("Reset"), reset)));
   const elements = [make("div", { className: "vae-columns" }, cells.element, right)];
   return { elements, place };
 }

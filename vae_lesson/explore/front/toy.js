@@ -1,7 +1,7 @@
 // One number z, one x that was seen, and a normal q that sliders move: curves, and below them bars of
 // what it costs. The story is that of toy.py: x = 2 tanh 2z + noise.
 
-import { fixed, make, range } from "./parts.js";
+import { fixed, make, range, say } from "./parts.js";
 
 const [SEEN, NOISE] = [1.2, 0.5];
 const LONGEST = 10; // nats, where the bars end
@@ -24,8 +24,8 @@ export function toy({ state }) {
   const prior = (z) => density(z, 0, 1);
   const posterior = (z) => prior(z) * likelihood(z) * Math.exp(surprise);
   const curves = [
-    ["prior", "prior p(z) = N(0, 1)", curve(prior)],
-    ["posterior", `posterior p(z|x), x = ${SEEN}`, curve(posterior)],
+    ["prior", say("prior p(z) = N(0, 1)"), curve(prior)],
+    ["posterior", say("posterior p(z|x), x = {x}", { x: SEEN }), curve(posterior)],
     ["q", "q = N(μ, σ²)", ""],
   ];
   const line = (name, d) => `<path class="vae-of-${name}" d="${d}"/>`;
@@ -36,9 +36,10 @@ export function toy({ state }) {
   });
   const plot = make("div", { className: "vae-curves", role: "img" });
   const box = `viewBox="-3.2 0 6.4 ${HIGHEST}" preserveAspectRatio="none"`;
+  const upwards = say("density");
   plot.innerHTML = `<svg width="100%" height="200" aria-hidden="true">
     <svg height="180" ${box}>${paths.join("")}</svg>
-    <text y="12">density</text>${ticks.join("")}
+    <text y="12">${upwards}</text>${ticks.join("")}
     <text class="vae-number" x="99%" y="174">z</text></svg>`;
   const legend = make("p", { className: "vae-curves" });
   const named = ([name, words]) => {
@@ -48,7 +49,7 @@ export function toy({ state }) {
   legend.innerHTML = curves.map(named).join("");
 
   const scale = ["0", LONGEST / 2, `${LONGEST}+`].map((words) => make("small", {}, words));
-  const rows = ["recon", "KL", "−ELBO", "−log p(x)", "gap"].map((name) => {
+  const rows = ["recon", "KL", "−ELBO", "−log p(x)", say("gap")].map((name) => {
     const [bar, number] = [make("div", {}), make(name === "−ELBO" ? "output" : "span")];
     return { bar, number, parts: [name, make("div", { className: "vae-track" }, bar), number] };
   });
@@ -57,8 +58,8 @@ export function toy({ state }) {
   costs.style.setProperty("--mark", `${(100 * surprise) / LONGEST}%`);
 
   const sliders = [
-    range({ name: "μ of q", low: -1, high: 2, step: 0.01 }, (mu) => draw({ ...at, mu })),
-    range({ name: "σ of q", low: 0.05, high: 1, step: 0.01 }, (sigma) => draw({ ...at, sigma })),
+    range({ name: say("μ of q"), low: -1, high: 2, step: 0.01 }, (mu) => draw({ ...at, mu })),
+    range({ name: say("σ of q"), low: 0.05, high: 1, step: 0.01 }, (sigma) => draw({ ...at, sigma })),
   ];
   function draw(to) {
     at = to;
@@ -73,7 +74,8 @@ export function toy({ state }) {
       rows[i].number.textContent = fixed(end - start, 2);
     });
     plot.querySelector(".vae-of-q").setAttribute("d", curve((z) => density(z, mu, sigma)));
-    plot.ariaLabel = `prior, posterior, and q with μ = ${fixed(mu, 2)}, σ = ${fixed(sigma, 2)}`;
+    const shown = { mu: fixed(mu, 2), sigma: fixed(sigma, 2) };
+    plot.ariaLabel = say("prior, posterior, and q with μ = {mu}, σ = {sigma}", shown);
   }
   draw(at);
   [at.mu, at.sigma].forEach((value, i) => sliders[i].set(value));

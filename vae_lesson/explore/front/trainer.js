@@ -6,7 +6,7 @@
 //           {z}         a code to decode
 // and says  {step, recon, kl, …}, some times a second, which paint.js draws, and {decoded}, of z
 
-export function trainer(vae, { train, test }, say) {
+export function trainer(vae, { train, test }, post) {
   const [SIDE, BATCH, REBUILT, DRAWN, CELLS, REACH] = [64, 64, 10, 20, 13, 3];
   const [SLICE, SLOWLY] = [40, 100]; // milliseconds between two looks at what is to be heard
   let [settings, running, z, timer] = [{}, false, [], 0];
@@ -72,12 +72,12 @@ export function trainer(vae, { train, test }, say) {
       manifold = vae.intensities(model, Float64Array.from(codes));
     }
     const clouds = { mu, logVar: isVae && logVar };
-    say({ step: model.steps, recon, kl, spread, ...clouds, rebuilt, drawn, manifold });
+    post({ step: model.steps, recon, kl, spread, ...clouds, rebuilt, drawn, manifold });
     show();
   }
   function show() {
     const code = Float64Array.from({ length: settings.latent_size }, (_, j) => z[j] ?? 0);
-    say({ decoded: vae.intensities(model, code) });
+    post({ decoded: vae.intensities(model, code) });
   }
 
   function work() {

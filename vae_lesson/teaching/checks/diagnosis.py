@@ -81,7 +81,8 @@ def diagnose(answers: dict[str, str] | Callable[[], dict[str, str]]) -> Verdict:
     lines += [f"{letter}: {reply}" for letter, reply in replies.items()]
     unknown = [letter for letter in answers if letter not in PATIENTS]
     lines += [_("There is no patient {letter}.").format(letter=letter) for letter in unknown]
-    return Verdict("\n".join(lines))
+    said = "\n".join(lines)
+    return Verdict(said)
 
 
 def _reply(said: object, fault: str) -> str:
