@@ -62,7 +62,8 @@ translations: $(READY)
 refresh: $(READY)
 	$(BIN)/python tools/refresh.py $(LESSONS)
 
-# Run the lessons and make them static pages, in results/site/. PAGES=only: of the last such run.
+# Run the lessons, in every language of locale/, and make them static pages, in results/site/.
+# PAGES=only: of the last such run.
 site: $(READY)
 	PYTHONPATH=tools:tests $(BIN)/python site/pages.py $(PAGES)
 

@@ -1,10 +1,10 @@
-// What every page has around its text: its colours, the mark in its contents, and buttons that copy
-// code.
+// What every page has around its text: its colours, the way to the same place in another language,
+// the mark in its contents, and buttons that copy code. `say` is in the page's head.
 
 // The colours are the system's until a reader chooses; the page's head recalls what was chosen.
 const root = document.documentElement;
 const colours = document.querySelector("#colours");
-const WORDS = { "": "◐ system colours", light: "○ light", dark: "● dark" };
+const WORDS = { "": say("◐ system colours"), light: say("○ light"), dark: say("● dark") };
 
 function showColours() {
   colours.textContent = WORDS[root.dataset.colours ?? ""];
@@ -30,6 +30,12 @@ addEventListener("storage", recolour); // chosen in another tab
 addEventListener("pageshow", ({ persisted }) => persisted && recolour()); // come back to
 showColours();
 
+// However it is opened: by a click, in a new tab, or from its menu.
+for (const other of document.querySelectorAll("a.language")) {
+  const follow = () => (other.hash = location.hash);
+  other.onclick = other.onauxclick = other.oncontextmenu = follow;
+}
+
 // The section that one reads: the last whose heading is above the upper third of the window.
 const links = [...document.querySelectorAll(".contents a")];
 const headings = links.map((a) => document.getElementById(a.getAttribute("href").slice(1)));
@@ -49,12 +55,12 @@ for (const code of navigator.clipboard ? document.querySelectorAll(".highlight")
   const copy = Object.assign(document.createElement("button"), {
     type: "button",
     className: "copy",
-    textContent: "Copy",
+    textContent: say("Copy"),
   });
   copy.onclick = async () => {
     await navigator.clipboard.writeText(code.querySelector("pre").textContent.trimEnd());
-    copy.textContent = "Copied";
-    setTimeout(() => (copy.textContent = "Copy"), 1500);
+    copy.textContent = say("Copied");
+    setTimeout(() => (copy.textContent = say("Copy")), 1500);
   };
   code.append(copy);
 }

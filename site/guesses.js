@@ -35,8 +35,9 @@ function lessonPage(questions, [words, showAll, forget]) {
     element.toggleAttribute("open", done); // what is folded
     if (!measured) return;
     const [field, , , said] = element.elements;
-    const both = guess === SEEN ? "Measured" : `You guessed ${guess}; measured`;
-    said.value = done ? `${both} ${measured}.` : "";
+    const alone = say("Measured {measured}.", { measured });
+    const both = say("You guessed {guess}; measured {measured}.", { guess, measured });
+    said.value = !done ? "" : guess === SEEN ? alone : both;
     field.parentElement.hidden = done;
     element.hidden = false;
     for (const part of document.querySelectorAll(`[data-waits="${question}"]`)) {
@@ -48,8 +49,9 @@ function lessonPage(questions, [words, showAll, forget]) {
   function update(changed) {
     changed.forEach(show);
     const n = questions.filter((element) => element.dataset.question in answers).length;
-    words.textContent = `${n} of ${questions.length} questions answered here.`;
-    showAll.hidden = n === questions.length;
+    const all = questions.length;
+    words.textContent = say("{n} of {all} questions answered here.", { n, all });
+    showAll.hidden = n === all;
     forget.hidden = n === 0;
     words.parentElement.hidden = false;
   }
@@ -71,13 +73,13 @@ function lessonPage(questions, [words, showAll, forget]) {
       event.preventDefault();
       const [typed, number] = [field.value.trim(), numberIn(field.value)];
       if (Number.isFinite(number)) answer(element, number, said);
-      else if (typed) said.value = `“${typed}” is no number: write it like 0.3.`;
-      else said.value = "Type a number, or press Show.";
+      else if (typed) said.value = say("“{typed}” is no number: write it like 0.3.", { typed });
+      else said.value = say("Type a number, or press Show.");
     };
   }
   showAll.onclick = () => questions.forEach((element) => answer(element, SEEN, words));
   forget.onclick = () => {
-    if (!confirm("Forget what you answered on this page?")) return;
+    if (!confirm(say("Forget what you answered on this page?"))) return;
     keep({ ...kept(), [lesson]: (answers = {}) });
     for (const element of questions) element.reset?.();
     update(questions);
@@ -92,18 +94,19 @@ function indexPage(marks, [words, forget]) {
       const asked = mark.dataset.asked.split(" ");
       const answers = Object(kept()[mark.dataset.lesson]);
       const [n, all] = [asked.filter((question) => question in answers).length, asked.length];
-      mark.textContent = n < all ? `${n} of ${all} questions` : `✓ all ${all} questions`;
+      const some = say("{n} of {all} questions", { n, all });
+      mark.textContent = n < all ? some : say("✓ all {all} questions", { all });
       mark.hidden = n === 0;
       if (n === 0) continue;
       words.parentElement.hidden = false;
-      words.textContent = "What you answered is kept in this browser.";
+      words.textContent = say("What you answered is kept in this browser.");
     }
   }
   forget.onclick = () => {
-    if (!confirm("Forget what you answered in all lessons?")) return;
+    if (!confirm(say("Forget what you answered in all lessons?"))) return;
     keep({});
     count();
-    words.textContent = "Forgotten.";
+    words.textContent = say("Forgotten.");
   };
   marks[0].closest(".scrolls").after(words.parentElement);
   addEventListener("pageshow", count); // Back leads here without a new start

@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import nbformat
+import translations
+
+from vae_lesson.words import LOCALE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -21,6 +24,25 @@ images = dataclasses.replace(
 def read(name: str | Path) -> nbformat.NotebookNode:
     """Return a committed lesson, by its name or path."""
     return nbformat.read(NOTEBOOKS / Path(name).with_suffix(".ipynb").name, as_version=4)
+
+
+def read_in(language: str, name: str | Path) -> nbformat.NotebookNode:
+    """Return a committed lesson in another language, with the outputs of the English one."""
+    folder = LOCALE / language.replace("-", "_")
+    english, number = read(name), Path(name).name[:2]
+    catalogue = translations.load(folder / f"{number}.po", folder.name)
+    notebook = translations.translated(read(name), catalogue, language)
+    for cell, run in zip(notebook.cells, english.cells):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = run.outputs, run.execution_count
+    return notebook
+
+
+def sheet_in(language: str) -> str:
+    """Return the cheat sheet in another language."""
+    text, folder = translations.SHEET.read_text("utf-8"), LOCALE / language.replace("-", "_")
+    catalogue = translations.load(folder / "pages.po", folder.name)
+    return translations.replaced(text, translations.in_markdown(text, "cheatsheet"), catalogue)
 
 
 def with_few_images(name: str) -> nbformat.NotebookNode:

@@ -1,13 +1,14 @@
-"""What a page of the site has around its text, in a real browser: its colours, its contents, and
-buttons that copy code.
+"""What a page of the site has around its text, in a real browser: its colours, its contents, the
+way to other languages, and buttons that copy code.
 
 Needs Debian's `chromium` (apt-get install chromium); without it these tests skip.
 """
 
 import labs
+import languages
 import pages
 import pytest
-from lessons import read
+from lessons import read, read_in, sheet_in
 
 if labs.CHROMIUM is None:
     pytest.skip("no chromium here: apt-get install chromium", allow_module_level=True)
@@ -15,6 +16,7 @@ expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = pytest.mark.lessons
 
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(22, 24, 27)"  # the page's, in style.css
+OTHER, ITSELF = "zh-TW", "繁體中文"  # a language, and its name in itself
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 1200, "height": 800}
 
 
@@ -26,11 +28,22 @@ def browser():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Serve a lesson of many sections and the cheat sheet; give the address."""
+    """Serve a lesson of many sections and the cheat sheet, in two languages; give the address."""
     folder = tmp_path_factory.mktemp("site")
-    pages.write(folder, "lesson.html", *pages.lesson_page(read("02_vae"), "<nav></nav>"))
-    sheet = pages.sheet_page(pages.SHEET.read_text(encoding="utf-8"))
-    pages.write(folder, "sheet.html", sheet, {})
+    (folder / OTHER).mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(languages, "built", [languages.ENGLISH, OTHER])
+        for language in languages.built:
+            languages.speak(language)
+            lesson, sheet = read("02_vae"), pages.SHEET.read_text(encoding="utf-8")
+            if language == OTHER:
+                lesson, sheet = read_in(OTHER, "02_vae"), sheet_in(OTHER)
+            ways = pages.ways(1, list("abc"), list("123"))
+            html, _ = pages.lesson_page(lesson, ways, "lesson.html")
+            pages.write(folder, f"{languages.place(language)}lesson.html", html, {})
+            sheet = pages.sheet_page(sheet).replace("cheatsheet.html", "sheet.html")
+            pages.write(folder, f"{languages.place(language)}sheet.html", sheet, {})
+        languages.speak(languages.ENGLISH)
     with labs.served(folder) as address:
         yield address
 
@@ -164,4 +177,67 @@ def test_code_is_copied_by_the_pointer_and_the_keyboard(context, site):
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied == code.locator("pre").inner_text().rstrip() != ""
         expect(copy).to_have_text("Copy")
+    assert labs.violations(page) == []
+
+
+def test_the_switch_leads_to_the_same_place_in_the_other_language(context, site):
+    page = context.new_page()
+    page.goto(f"{site}/lesson.html")
+    ids = page.locator("h2[id], h3[id]").evaluate_all("all => all.map((each) => each.id)")
+    place = ids[len(ids) // 2]
+    page.goto(f"{site}/lesson.html#{place}")
+    page.get_by_role("link", name=ITSELF).press("Enter")
+    page.wait_for_url(f"{site}/{OTHER}/lesson.html#{place}")
+    assert page.evaluate("document.documentElement.lang") == OTHER
+    heading = page.locator(f"[id='{place}']")
+    labs.eventually(lambda: -1 < heading.bounding_box()["y"] < 200)
+    page.locator("#colours").click()  # what is chosen holds in both
+    page.evaluate("location.hash = ''")
+    page.locator(".contents a").nth(1).click()
+    there = page.evaluate("location.hash")
+    assert there == "#" + page.locator("h2").nth(1).get_attribute("id")
+    with context.expect_page() as opened:
+        page.get_by_role("link", name="English").click(button="middle")
+    opened.value.wait_for_url(f"{site}/lesson.html{there}")
+    assert background(opened.value) == LIGHT
+    page.goto(f"{site}/{OTHER}/sheet.html")
+    page.get_by_role("link", name="English").click()
+    page.wait_for_url(f"{site}/sheet.html")
+
+
+def test_the_buttons_speak_the_language_of_the_page(context, site):
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(f"{site}/{OTHER}/lesson.html")
+    said = languages.said_in(OTHER)
+    colours = page.locator("#colours")
+    for text in ("○ light", "● dark", "◐ system colours"):
+        colours.click()
+        assert colours.inner_text() == said[text]
+    copy = page.locator(".highlight .copy").first
+    assert copy.text_content() == said["Copy"]
+    copy.press("Enter")
+    expect(copy).to_have_text(said["Copied"])
+    expect(page.locator("#kept")).to_contain_text(said["Show all"])
+
+
+@pytest.mark.parametrize("name", ["lesson", "sheet"])
+@pytest.mark.parametrize("width", [1280, 390], ids=["wide", "phone"])
+def test_another_language_has_room(width, name, context, site):
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 844})
+    for folder in ("", f"{OTHER}/"):
+        page.goto(f"{site}/{folder}{name}.html")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # Each on one line, and none on another.
+        around = page.locator("header > nav > a, header > .language, #colours").all()
+        boxes = [each.bounding_box() for each in around]
+        for i, one in enumerate(boxes):
+            assert 20 < one["height"] < 40
+            for other in boxes[:i]:
+                apart = [
+                    one[x] >= other[x] + other[size] or other[x] >= one[x] + one[size]
+                    for x, size in (("x", "width"), ("y", "height"))
+                ]
+                assert any(apart)
     assert labs.violations(page) == []

@@ -4,10 +4,13 @@ forgotten.
 Needs Debian's `chromium` (apt-get install chromium); without it these tests skip.
 """
 
+import re
+
 import labs
+import languages
 import pages
 import pytest
-from lessons import read
+from lessons import read, read_in
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from vae_lesson import explore, models
@@ -18,19 +21,25 @@ expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = pytest.mark.lessons
 
 LESSON, OTHER = "02_vae", "03_latent_space"
+LANGUAGE = "zh-TW"
 FIRST = "naive"  # the cell of the lesson's first guess
 MEASURED = "9.82e-06"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Return a folder with the index and two lessons."""
+    """Return a folder with the index and two lessons, one of them in another language too."""
     folder, asked = tmp_path_factory.mktemp("site"), {}
+    (folder / LANGUAGE).mkdir()
     for name in (LESSON, OTHER):
         pages.write(folder, f"{name}.html", *pages.lesson_page(read(name), "<nav></nav>"))
         asked[name] = pages.questions(read(name))
     readme = (pages.PROJECT / "README.md").read_text(encoding="utf-8")
     pages.write(folder, "index.html", pages.index_page(readme, asked), {})
+    languages.speak(LANGUAGE)
+    html, _ = pages.lesson_page(read_in(LANGUAGE, LESSON), "<nav></nav>")
+    pages.write(folder, f"{LANGUAGE}/{LESSON}.html", html, {})
+    languages.speak(languages.ENGLISH)
     return folder
 
 
@@ -103,6 +112,30 @@ def test_a_guess_stands_beside_what_was_measured_and_is_kept_until_it_is_forgott
     expect(index.locator(".done").first).to_be_hidden()
     expect(index.get_by_text("Forgotten.")).to_be_visible()
     check_waits(guess_of(visit())[3], True)
+
+
+def test_what_is_guessed_in_one_language_counts_in_the_other(visit):
+    page, said = visit(), languages.said_in(LANGUAGE)
+    field, _, _, _ = guess_of(page)
+    field.fill("3")
+    field.press("Enter")
+    other = visit(f"{LANGUAGE}/{LESSON}")
+    form = other.locator(f"form[data-question={FIRST}]")
+    told = said["You guessed {guess}; measured {measured}."]
+    expect(form.get_by_role("status")).to_have_text(told.format(guess=3, measured=MEASURED))
+    check_waits(other.locator(f"[data-waits={FIRST}]"), False)
+    counted = said["{n} of {all} questions answered here."]
+    expect(other.locator("#kept")).to_contain_text(counted.format(n=1, all=5))
+    form = other.locator("form[data-question=betas]")
+    form.get_by_role("textbox").fill("x")
+    form.get_by_role("textbox").press("Enter")
+    wrong = said["“{typed}” is no number: write it like 0.3."].format(typed="x")
+    expect(form.get_by_role("status")).to_have_text(wrong)
+    form.get_by_role("button", name=said["Show"]).click()
+    expect(form.get_by_role("status")).to_have_text(
+        re.compile(re.escape(said["Measured {measured}."]).replace(r"\{measured\}", ".+"))
+    )
+    expect(visit().locator("#kept")).to_contain_text("2 of 5 questions")
 
 
 TYPED = {

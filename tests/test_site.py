@@ -15,13 +15,16 @@ import sys
 
 import address
 import labs
+import languages
 import nbformat
 import numpy as np
 import pages
 import pytest
 import torch
+import translations
 from bs4 import BeautifulSoup
-from lessons import LESSONS, NAMES, read
+from languages import ENGLISH
+from lessons import LESSONS, NAMES, read, read_in, sheet_in
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageDraw
 from refresh import STILL, cleaned
@@ -311,19 +314,19 @@ def check_page(html: str, weights: dict | None = None) -> BeautifulSoup:
         f"{key}.js" for key in weights or {}
     ]
     assert ("pageHost(" in page("script")[-1].text) == bool(page("figure", class_="explorer"))
-    assert [each["href"][:19] for each in page("link")] == ["data:image/svg+xml,"]
+    assert [each["href"][:19] for each in page("link", rel="icon")] == ["data:image/svg+xml,"]
     about = [
         page.find("meta", {"name": "description"}),
         page.find("meta", property="og:description"),
     ]
-    assert len({each["content"] for each in about}) == 1 and len(about[0]["content"]) > 20
+    assert len({each["content"] for each in about}) == 1 and len(about[0]["content"]) > 9
     assert page.find("meta", property="og:title")["content"] == page.title.text
     shared = page.find("meta", property="og:image")  # its address must be whole
     assert bool(shared) == bool(address.ADDRESS)
     assert not shared or shared["content"] == f"{address.pages()}{pages.SHARE}"
     assert "@import" not in html and not re.search(r'url\((?!"data:)', html)
     assert all(len(image["alt"]) > 3 for image in page("img"))
-    assert len(page("h1")) == 1 and page.html["lang"] == "en"
+    assert len(page("h1")) == 1 and page.html["lang"] == languages.spoken
     ids = [each["id"] for each in page(id=True)]
     assert len(ids) == len(set(ids))
     assert len(html.encode()) < pages.LARGEST
@@ -469,7 +472,7 @@ def test_every_guess_has_a_field_and_its_number_and_what_says_it_waits(path):
     for i, form in zip(asked, page("form")):
         cell, label = cells[i], form.label
         assert form["data-question"] == cell.id and form.has_attr("hidden")
-        assert label["for"] == form.input["id"] and f"# your g{label.text[6:]}" in cell.source
+        assert label["for"] == form.input["id"] and f"# y{label.text[1:]}" in cell.source
         waiting = page.select(f'[data-waits="{cell.id}"]')
         said = "\n".join(pre.text for each in waiting for pre in each("pre"))
         assert pages.MEASURED.findall(said) == [form["data-measured"]]
@@ -490,6 +493,153 @@ def test_a_guess_whose_number_is_not_found_has_no_field():
     cells = [new_markdown_cell("# A"), new_code_cell(code, outputs=said), new_markdown_cell("It")]
     html, _ = pages.lesson_page(new_notebook(cells=cells), "")
     assert "<form" not in html and pages.GUESSES not in html and "a: nan." in html
+
+
+# --- other languages ------------------------------------------------------------------------------
+
+OTHERS = languages.KNOWN[1:]
+
+
+@pytest.fixture
+def spoken(monkeypatch):
+    """Give what makes pages speak a language, for a test."""
+    monkeypatch.setattr(languages, "built", [*languages.KNOWN])
+    yield languages.speak
+    languages.speak(ENGLISH)
+
+
+def test_there_is_another_language():
+    assert "zh-TW" in OTHERS
+    wrong = {path.name for path in translations.languages()} ^ {n.replace("-", "_") for n in OTHERS}
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_all_that_pages_say_is_translated(language):
+    said = languages.said_in(language)
+    asked = [m.id for m in translations.of_the_pages() if m.context == "site"]
+    assert {*asked} - said.keys() == set() and len(asked) > 50
+    for text in asked:
+        of_both = [sorted(re.findall(r"\{\w+\}|<[^>]+>", each)) for each in (text, said[text])]
+        assert of_both[0] == of_both[1], text
+
+
+BLOCKS = ["p", "li", "tr", "td", "th", "pre", "img", "form", "details", "div", "blockquote"]
+
+
+def parts_of(page: BeautifulSoup) -> dict[str, list]:
+    """Return what is the same on a page in every language: its places, links and questions."""
+    fields = ("data-question", "data-measured", "data-waits", "data-asked", "aria-describedby")
+    return {
+        "ids": [each["id"] for each in page(id=True)],
+        "headings": [(each.name, each["id"]) for each in page(["h1", "h2", "h3", "h4"])],
+        "links": [a["href"] for a in page.main("a")],
+        "contents": [a["href"] for a in page.select(".contents a")],
+        "ways": [a["href"] for a in page.header("a") if not a.get("hreflang")],
+        **{name: [each[name] for each in page(attrs={name: True})] for name in fields},
+        "blocks": [each.name for each in page.main(BLOCKS)],
+    }
+
+
+LIKE_WORDS = r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,}"  # a sentence of English
+
+
+@pytest.mark.parametrize("language", OTHERS)
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES)
+def test_a_lesson_has_the_same_places_and_questions_in_every_language(path, language, spoken):
+    ways, name = pages.ways(0, ["a", "b"], NAMES[:2]), f"{path.stem}.html"
+    english = check_page(pages.lesson_page(read(path), ways, name)[0])
+    questions = pages.questions(read(path))
+    spoken(language)
+    ways = pages.ways(0, ["a", "b"], NAMES[:2])
+    lesson = read_in(language, path)
+    page = check_page(pages.lesson_page(lesson, ways, name)[0])
+    assert pages.questions(lesson) == questions != []
+    wanted, got = parts_of(english), parts_of(page)
+    for part in wanted:
+        assert got[part] == wanted[part], part
+    assert len(page("form")) == str(lesson.cells).count("lesson.answer(") > 3
+    for form, other in zip(page("form"), english("form")):
+        assert form.label.text != other.label.text
+    frames = [page.header.text, page.footer.text, *(form.text for form in page("form"))]
+    assert not re.search(LIKE_WORDS, " ".join(frames))
+    about = [p.find("meta", {"name": "description"})["content"] for p in (page, english)]
+    assert about[0] != about[1] and "**" not in about[0]
+
+
+def test_the_end_of_a_line_is_no_space_between_chinese_sentences():
+    text = pages.markdown("一行。\n**二**行\n三 x\ny 四：\n$z$，五\n\n- 六。\n- 七")
+    plain = read_page(text)
+    assert plain.p.text.startswith("一行。二行三 x\ny 四：") and len(plain("li")) == 2
+    assert plain.find(class_="joined").text == "z，"
+    assert "one\ntwo" in pages.markdown("one\ntwo")
+    stressed = read_page(pages.markdown("*重音*、*A title*、*a*"))("em")
+    assert [each.get("class") for each in stressed] == [["stressed"], None, None]
+
+
+def test_every_language_has_its_networks_from_one_folder(spoken, for_the_site, tmp_path):
+    cells = [
+        new_markdown_cell("# A"),
+        new_code_cell(outputs=[shown(explore.latent_sliders(a_model()))]),
+    ]
+    spoken(OTHERS[0])
+    html, weights = pages.lesson_page(new_notebook(cells=cells), "")
+    (source,) = [each["src"] for each in read_page(html)("script", src=True)]
+    folder = tmp_path / languages.place(OTHERS[0])
+    folder.mkdir()
+    pages.write(tmp_path, f"{folder.name}/lesson.html", html, weights)
+    assert len(weights) == 1 and (folder / source).resolve().parent == tmp_path.resolve()
+    assert (folder / source).exists()
+
+
+def test_a_page_whose_headings_are_others_is_refused(spoken):
+    pages.page("t", pages.markdown("# a\n\n## b"), "", {}, about="x", name="refused.html")
+    spoken(OTHERS[0])
+    with pytest.raises(ValueError, match=f"refused.html: 1 headings in {OTHERS[0]}, 2 in English"):
+        pages.page("t", pages.markdown("# a"), "", {}, about="x", name="refused.html")
+
+
+@pytest.mark.parametrize("where", [None, "https://github.com/someone/vae-lesson"])
+def test_a_site_in_every_language(where, tmp_path, monkeypatch, spoken):
+    monkeypatch.setenv("VAE_LESSON_RESULTS", str(tmp_path))
+    monkeypatch.setattr(address, "ADDRESS", where)
+    monkeypatch.setattr(pages, "LESSONS", LESSONS[6:8])
+    for language in languages.KNOWN:
+        folder = tmp_path / "site_run" / languages.place(language)
+        folder.mkdir(parents=True)
+        for path in LESSONS[6:8]:
+            lesson = read(path) if language == ENGLISH else read_in(language, path)
+            nbformat.write(lesson, folder / path.name)
+    pages.main(only=True)
+    site = tmp_path / "site"
+    names = sorted(f"{n}.html" for n in ("index", "playground", "cheatsheet", *NAMES[6:8]))
+    for language in languages.KNOWN:
+        folder = site / languages.place(language)
+        spoken(language)
+        assert sorted(path.name for path in folder.glob("*.html")) == names
+        for name in names:
+            page = check_page((folder / name).read_text(encoding="utf-8"))
+            assert page.html["lang"] == language
+            english = read_page((site / name).read_text(encoding="utf-8"))
+            assert parts_of(page)["headings"] == parts_of(english)["headings"]
+            others = page.header("a", hreflang=True)
+            assert [a["hreflang"] for a in others] == [n for n in languages.KNOWN if n != language]
+            for other in others:
+                there = (folder / other["href"]).resolve()
+                assert there == (site / languages.place(other["hreflang"]) / name).resolve()
+                assert other["lang"] == other["hreflang"] and there.exists()
+                assert other.text == languages.said_in(other["lang"]).get("English", "English")
+            heads = {each["hreflang"]: each["href"] for each in page.head("link", hreflang=True)}
+            assert heads.keys() == {*languages.KNOWN}
+            for code, href in heads.items():
+                whole = where and "https://someone.github.io/vae-lesson/"
+                assert href.startswith(whole) if where else (folder / href).exists()
+                assert href.endswith(f"{languages.place(code)}{name}" if where else name)
+            if language != ENGLISH:
+                frames = [page.header.text, page.footer.text, page.title.text]
+                assert not re.search(LIKE_WORDS, " ".join(frames))
+        copy = nbformat.read(folder / LESSONS[6].name, as_version=4)
+        assert f'language: str = "{language}"' in str(copy.cells[1].source)
 
 
 # --- the cheat sheet ------------------------------------------------------------------------------
@@ -550,11 +700,16 @@ MARGIN = 9  # mm, left and right, see style.css
 
 @pytest.mark.lessons
 @pytest.mark.skipif(labs.CHROMIUM is None, reason="no chromium here: apt-get install chromium")
-def test_the_cheat_sheet_is_one_printed_page_and_has_room_on_a_phone(tmp_path):
+@pytest.mark.parametrize("language", languages.KNOWN)
+def test_the_cheat_sheet_is_one_printed_page_and_has_room_on_a_phone(language, tmp_path, spoken):
     pytest.importorskip("playwright.sync_api")
-    (tmp_path / "sheet.html").write_text(sheet_html(), encoding="utf-8")
+    html = sheet_html()
+    if language != ENGLISH:
+        spoken(language)
+        html = pages.sheet_page(sheet_in(language))
+    (tmp_path / "sheet.html").write_text(html, encoding="utf-8")
     # The same without its rules, to see that pages are counted.
-    (tmp_path / "plain.html").write_text(sheet_html().replace('class="sheet"', ""), "utf-8")
+    (tmp_path / "plain.html").write_text(html.replace('class="sheet"', ""), "utf-8")
 
     def n_printed(page, paper: str) -> int:
         return len(re.findall(rb"/Type\s*/Page\b", page.pdf(format=paper)))
@@ -612,10 +767,13 @@ def test_pages_only_takes_the_last_run_for_a_small_site(tmp_path, monkeypatch, c
     made = {path.name for path in (tmp_path / "site").iterdir()}
     lessons = {f"{name}.{kind}" for name in NAMES[6:8] for kind in ("html", "ipynb")}
     assert made == {*lessons, "index.html", "playground.html", SHEET}
+    assert "hreflang" not in (tmp_path / "site/index.html").read_text(encoding="utf-8")
     copy = nbformat.read(tmp_path / "site" / LESSONS[6].name, as_version=4)
     assert not any(cell.get("outputs") for cell in copy.cells)
     says = capsys.readouterr().out
     assert "07_diagnosis.html: 0." in says and " MB in all: open " in says
+    for language in OTHERS:
+        assert f"{language} is left out: {tmp_path / 'site_run' / language} lacks 07_di" in says
     monkeypatch.setattr(pages, "LARGEST_SITE", 100_000)
     with pytest.raises(SystemExit, match="bytes, and a site has at most 100,000"):
         pages.main(only=True)

@@ -27,6 +27,7 @@ from babel.messages.pofile import read_po, write_po
 from markdown_it import MarkdownIt
 
 from vae_lesson.places import PROJECT
+from vae_lesson.running.saving import written_whole
 from vae_lesson.teaching.plots import can_draw
 from vae_lesson.words import ENGLISH, LOCALE, made
 
@@ -321,7 +322,7 @@ def make(tag: str) -> None:
     compiled = LOCALE / language / "LC_MESSAGES/vae_lesson.mo"
     compiled.parent.mkdir(exist_ok=True)
     package = load(LOCALE / language / "package.po", language)
-    with open(compiled, "wb") as file:
+    with written_whole(compiled) as part, open(part, "wb") as file:  # another may read it now
         write_mo(file, package)
     if not all(can_draw(message.string) for message in package if message.id):
         print(f"No font for {tag} is installed: figures and tables stay English.", file=sys.stderr)
