@@ -66,7 +66,8 @@ def _measured(vae: AdaptedVAE, images: Images) -> tuple[bool, str]:
         if not torch.equal(before, vae.decode(z)):
             return False, _("decode gives something else for the same code after another image")
     recon, kl, neg_elbo = evaluate.mean_terms(vae, images.test)
-    said = f"−ELBO {neg_elbo:.2f} nats = recon {recon:.2f} + KL {kl:.2f}"
+    said = _("−ELBO {neg_elbo:.2f} nats = recon {recon:.2f} + KL {kl:.2f}")
+    said = said.format(neg_elbo=neg_elbo, recon=recon, kl=kl)
     if images.name not in BANDS:
         no_band = _("{terms}; '{dataset}' has no measured band to compare with")
         return True, no_band.format(terms=said, dataset=images.name)

@@ -83,7 +83,7 @@ export function paintCurves(canvas, history) {
     context.fillRect(left, y(nats), width - left - right, 0.5);
     context.fillText(nats, 2, y(nats));
   }
-  context.fillText("nats", left + 6, y(highest));
+  context.fillText(say("nats"), left + 6, y(highest));
   context.fillText("0", left, height - 10);
   context.fillText(say("{end} steps", { end }), x(end) - 60, height - 10);
   for (const [name, [stroke, lower]] of Object.entries(CURVES)) {

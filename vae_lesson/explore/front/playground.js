@@ -109,7 +109,7 @@ export function playground({ state }) {
       : say("step {step}", { step });
     terms.textContent = `recon ${fixed(recon, 1)}`;
     if (kl !== null) terms.append(` + KL ${fixed(kl, 1)} = −ELBO ${fixed(recon + kl, 1)}`);
-    terms.append(" nats");
+    terms.append(" ", say("nats"));
     const wide = { spread: fixed(last.spread, 1), n: outside, all: labels.length };
     spread.textContent = outside
       ? say("spread of all codes {spread}, the prior's 1; {n} of {all} outside", wide)

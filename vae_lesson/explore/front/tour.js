@@ -5,7 +5,7 @@ import { button, choice, fixed, make, say } from "./parts.js";
 
 const ENOUGH = 600; // steps, after which a model has shown what it does
 const WATCHED = {
-  kl: ({ kl }) => `KL ${fixed(kl ?? 0, 2)} nats`,
+  kl: ({ kl }) => ["KL", fixed(kl ?? 0, 2), say("nats")].join(" "),
   spread: ({ spread }) => say("spread {spread}", { spread: fixed(spread, 1) }),
 };
 
