@@ -23,6 +23,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it: lessons go on
     os.environ["VAE_LESSON_RESULTS"] = RESULTS.name
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Give Chromium, for the tests that skip where it is not."""
+    import labs
+
+    with labs.chromium() as browser:
+        yield browser
+
+
 @pytest.fixture(autouse=True)
 def cpu_by_default(monkeypatch):
     """Without a device a test computes on the CPU, also where there is a better one."""

@@ -27,12 +27,6 @@ WITHOUT_EXPLORER = ["05_likelihood", "07_diagnosis"]
 SMALL = "\ndataset, epochs, hidden_size = 'digits', 4, 64"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with labs.chromium() as browser:
-        yield browser
-
-
 # --- JupyterLab -----------------------------------------------------------------------------------
 
 

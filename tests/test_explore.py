@@ -22,11 +22,10 @@ from jupyter_client.manager import start_new_kernel
 from PIL import Image, ImageDraw
 from test_playground import in_node, run_in_node
 
-from vae_lesson import data, evaluate, explore, latent, models, words
+from vae_lesson import data, evaluate, explore, fonts, latent, models, words
 from vae_lesson.explore import drawing, explorer, maps, morphs, page
-from vae_lesson.explore import pictures as stills
 from vae_lesson.explore.decoder import Decoder
-from vae_lesson.explore.pictures import FONT, GAP, PICTURE, as_pictures, enlarged, written
+from vae_lesson.explore.pictures import GAP, PICTURE, as_pictures, enlarged, written
 from vae_lesson.explore.tokens import CELL as TOKEN
 from vae_lesson.explore.toy import toy_terms
 from vae_lesson.priors import discrete
@@ -1136,11 +1135,11 @@ def test_a_still_is_in_english_where_no_font_has_what_it_would_say(monkeypatch):
         words, "_said", SimpleNamespace(gettext=lambda text: chinese.get(text, text))
     )
     shown = explore.latent_sliders(grey_function, torch.zeros(3))
-    for font, name in [(None, "Sliders"), (FONT, "滑桿")]:
-        monkeypatch.setattr(stills, "_chinese_font", lambda font=font: font)
+    for families, name in [([], "Sliders"), (["DejaVu Sans"], "滑桿")]:
+        monkeypatch.setattr(fonts, "CHINESE", families)
         assert alt_of(shown).startswith(f"{name}: the image decoded at")
         height = len(still_of(shown))
-        assert (height > len(shown._still())) == (font is not None)  # with the warning above it
+        assert (height > len(shown._still())) == bool(families)  # with the warning above it
     assert shown.state["warnings"][0].startswith("Is 這個模型 trained?")
 
 

@@ -220,12 +220,6 @@ def mine():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with labs.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory, mine):
     """Return a folder with explorers.ipynb, and explorers.html with what these leave for a page."""
     folder = tmp_path_factory.mktemp("explorers")

@@ -21,12 +21,6 @@ WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 1200, "height": 800}
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with labs.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Serve a lesson of many sections and the cheat sheet, in two languages; give the address."""
     folder = tmp_path_factory.mktemp("site")

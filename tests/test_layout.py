@@ -13,7 +13,7 @@ FILES = {
     for path in PACKAGE.rglob("*.py")
 }
 CORE = {"arguments", "places", "data", "models", "losses", "train", "evaluate", "generation"}
-CORE |= {"latent", "adapter", "measures", "words"}
+CORE |= {"latent", "adapter", "measures", "words", "fonts"}
 # What a wing may import beside itself and the core. `running` is the only one that the core knows.
 WINGS = {
     "running": set(),

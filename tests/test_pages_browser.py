@@ -43,12 +43,6 @@ def site(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with labs.chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def visit(browser, site):
     """Return visit(name, **options): open a page; without options in the same window, which keeps

@@ -17,9 +17,8 @@ import zhtw
 from lessons import LESSONS, NAMES, exercises
 from play import Play
 
-from vae_lesson import words
+from vae_lesson import fonts, words
 from vae_lesson.places import PROJECT
-from vae_lesson.teaching import plots
 
 FOLDERS = translations.languages()
 CATALOGUES = [path for folder in FOLDERS for path in sorted(folder.glob("*.po"))]
@@ -221,7 +220,7 @@ def test_a_translated_lesson_runs_in_full(path, folder, spoken, monkeypatch, tmp
     for cell in made(path, folder).cells:
         if cell.cell_type == "code" and "install" not in cell.metadata.get("tags", []):
             said += lesson.run(cell)
-    if not plots.can_draw("課"):
+    if not fonts.can_draw("課"):
         pytest.skip("strings stay English without a font: apt-get install fonts-noto-cjk")
     # A line of English words would be one that nobody has translated.
     known = re.sub(r"`[^`]*`|/\S+|\(\w+ \w+\)", "", said)
@@ -296,13 +295,13 @@ def test_a_changed_sentence_is_marked_and_said_in_english_again(german, monkeypa
 
 
 def test_without_a_font_what_figures_draw_stays_english(monkeypatch):
-    monkeypatch.setattr(plots, "CHINESE", [])
+    monkeypatch.setattr(fonts, "CHINESE", [])
     lesson = made(LESSONS[1], translations.LOCALE / "zh_TW")
     of_cells = [message for _, some in translations.messages(lesson) for message in some]
     drawn = [message.text for message in of_cells if message.context == "code"]
     assert drawn and max("".join(drawn)) < "\u2e80"
     assert any("你的猜測" in message.text for message in of_cells)  # what no figure draws
-    assert plots._("✓ Correct.") == "✓ Correct."
+    assert fonts._("✓ Correct.") == "✓ Correct."
 
 
 def test_a_language_that_is_not_there_is_refused(german):

@@ -26,9 +26,9 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 from markdown_it import MarkdownIt
 
+from vae_lesson.fonts import can_draw
 from vae_lesson.places import PROJECT
 from vae_lesson.running.saving import written_whole
-from vae_lesson.teaching.plots import can_draw
 from vae_lesson.words import ENGLISH, LOCALE, made
 
 LESSONS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))

@@ -9,7 +9,8 @@ from vae_lesson import evaluate, losses
 from vae_lesson.data import SIDE, Images, centre_digit, to_float
 from vae_lesson.explore.decoder import Decoder, check_finite, packed
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import _, below, beside, captioned, enlarged, film, written
+from vae_lesson.explore.pictures import below, beside, captioned, enlarged, film, written
+from vae_lesson.fonts import _
 from vae_lesson.models import VAE, reparameterize
 from vae_lesson.words import N_
 

@@ -27,16 +27,8 @@ from torch import Tensor
 from vae_lesson import words
 from vae_lesson.explore import page
 from vae_lesson.explore.decoder import Decoder, packed
-from vae_lesson.explore.pictures import (
-    _,
-    below,
-    beside,
-    can_be_drawn,
-    captioned,
-    enlarged,
-    png,
-    written,
-)
+from vae_lesson.explore.pictures import below, beside, captioned, enlarged, png, written
+from vae_lesson.fonts import _, can_draw
 from vae_lesson.words import N_
 
 FRONT = Path(__file__).parent / "front"
@@ -85,7 +77,7 @@ class Figure(anywidget.AnyWidget):
             # to draw the widget, and without a network show nothing.
             del data[WIDGET]
         still = self._picture()
-        warned = filter(can_be_drawn, self.state["warnings"])
+        warned = filter(can_draw, self.state["warnings"])
         above = [written(each, still.shape[1]) for each in warned]
         data["image/png"] = base64.b64encode(png(below(*above, still))).decode()
         names = _(" and ").join(filter(None, self.state["names"]))

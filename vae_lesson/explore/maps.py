@@ -12,7 +12,8 @@ from vae_lesson import words
 from vae_lesson.data import Images
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import PICTURE, _, beside, captioned, enlarged
+from vae_lesson.explore.pictures import PICTURE, beside, captioned, enlarged
+from vae_lesson.fonts import _
 from vae_lesson.words import N_
 
 PLANE = 360  # pixels, the side of a plane

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from vae_lesson import latent, words
 from vae_lesson.explore.decoder import Decoder, packed
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import _, as_pictures, below, beside, captioned, enlarged, film
+from vae_lesson.explore.pictures import as_pictures, below, beside, captioned, enlarged, film
+from vae_lesson.fonts import _
 from vae_lesson.words import N_
 
 FRAMES, FRAME = 11, 62  # pictures of the whole path, and the pixels of a side

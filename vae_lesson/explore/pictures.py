@@ -18,38 +18,19 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vae_lesson import words
+from vae_lesson import fonts
 from vae_lesson.data import channels_last, square_shape
 
 PICTURE = 224  # pixels, the side of a decoded picture
 GAP = 8  # pixels between blocks
 # Matplotlib's: Pillow's own has no μ and no minus sign.
 FONT = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 13)
-CHINESE = "\u2e80"  # where it begins
 
 
 @functools.cache
 def _font(family: str) -> ImageFont.FreeTypeFont:
     path = font_manager.findfont(family)
     return ImageFont.truetype(path, FONT.size, getattr(path, "face_index", 0))
-
-
-def _chinese_font() -> ImageFont.FreeTypeFont | None:
-    """Return a font with Chinese, if teaching/plots.py has found one."""
-    families = matplotlib.rcParams["font.family"][1:]
-    return _font(families[0]) if families else None
-
-
-def can_be_drawn(text: str) -> bool:
-    """Say whether there is a font for a text."""
-    return max(text, default="") < CHINESE or _chinese_font() is not None
-
-
-def _(text: str) -> str:
-    """Return what a picture says, or what is said of it, in the language of the lesson, in English
-    if no font is there."""
-    said = words._(text)
-    return said if can_be_drawn(said) else text
 
 
 def as_pictures(x: Tensor, largest: int = PICTURE) -> np.ndarray:
@@ -108,8 +89,8 @@ def captioned(text: str, image: np.ndarray) -> np.ndarray:
 def written(text: str, width: int) -> np.ndarray:
     """Return words as a picture, in lines that are about so wide."""
     font, letter = FONT, 7  # pixels, about the width of one
-    if max(text) >= CHINESE:
-        font, letter = _chinese_font() or FONT, FONT.size
+    if fonts.is_chinese(text) and fonts.CHINESE:
+        font, letter = _font(fonts.CHINESE[0]), FONT.size
     lines = textwrap.wrap(text, max(width // letter, 112 // letter))
     width = max(round(font.getlength(line)) + 1 for line in lines)
     image = Image.new("RGB", (width, 18 * len(lines)), "white")

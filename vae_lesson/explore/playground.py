@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from vae_lesson import words
 from vae_lesson.explore.explorer import FRONT, Figure
-from vae_lesson.explore.pictures import _
+from vae_lesson.fonts import _
 from vae_lesson.words import N_
 
 LEGEND = N_(
@@ -49,8 +49,8 @@ TOUR = [
             " I): 0 if it is the same. Both in nats; trained is recon + β · KL."
         ),
         "asks": N_("At β = 0 the KL is above 10 nats. What will it be at β = 1?"),
-        "answers": [N_("about 10"), N_("about 5"), N_("2 to 3")],
-        "right": 2,
+        "answers": [N_("2 to 3"), N_("about 5"), N_("about 10")],
+        "right": 0,
         "set": {"beta": 0},
         "todo": N_("Look at the clouds for two seconds. Then move β to 1."),
         "until": {"beta": 1},
@@ -65,8 +65,8 @@ TOUR = [
         "title": "β = 4",
         "tells": "",
         "asks": N_("The KL now weighs four times as much. What will it be?"),
-        "answers": [N_("about 8 nats"), N_("about 1 nat"), N_("0 nats")],
-        "right": 2,
+        "answers": [N_("about 8 nats"), N_("0 nats"), N_("about 1 nat")],
+        "right": 1,
         "set": {"beta": 4},
         "todo": N_(
             "At which β does it die? Set 2, press Again, wait for step 1,000; then 2.5, then 3. "
@@ -104,8 +104,8 @@ TOUR = [
             "β = 1; recon is taken as the mean over the 64 pixels, not their sum, and the KL as "
             "before. What will the KL be?"
         ),
-        "answers": [N_("above 10 nats"), N_("about 2 nats"), N_("0 nats")],
-        "right": 2,
+        "answers": [N_("0 nats"), N_("about 2 nats"), N_("above 10 nats")],
+        "right": 0,
         "set": {"mean": True},
         "todo": N_(
             "Type 0.02 for β, about 1/64, and give it ten seconds. That was the tour: lesson 01 "
@@ -138,14 +138,14 @@ def tiny_digits() -> dict:
 class Playground(Figure):
     """The page trains; its address, on a site, holds what has been set."""
 
-    _title, _page = N_("Playground"), "playground.html"
+    _title = N_("Playground")
 
     @property
     def for_page(self) -> dict:
-        return {"page": self._page}
+        return {"page": "playground.html"}
 
     def _still(self) -> np.ndarray:
-        # Drawn by tools/playground.py.
+        # Taken by tools/picture.py.
         return np.asarray(Image.open(FRONT / "playground.png").convert("RGB"))
 
     def _words(self) -> str:

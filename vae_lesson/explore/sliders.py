@@ -8,7 +8,8 @@ from vae_lesson import evaluate, words
 from vae_lesson.arguments import check_same_shape
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import _, below, beside, captioned, film
+from vae_lesson.explore.pictures import below, beside, captioned, film
+from vae_lesson.fonts import _
 from vae_lesson.models import VAE
 from vae_lesson.words import N_
 

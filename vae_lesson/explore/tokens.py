@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from vae_lesson.explore.decoder import Decoder
 from vae_lesson.explore.explorer import Explorer
-from vae_lesson.explore.pictures import _, below, beside, enlarged, written
+from vae_lesson.explore.pictures import below, beside, enlarged, written
+from vae_lesson.fonts import _
 from vae_lesson.words import N_
 
 CELL = 48  # pixels, the side of a cell in the still picture

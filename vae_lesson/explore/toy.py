@@ -6,7 +6,8 @@ import torch
 from torch.distributions import Normal
 
 from vae_lesson.explore.explorer import Figure
-from vae_lesson.explore.pictures import _, drawn
+from vae_lesson.explore.pictures import drawn
+from vae_lesson.fonts import _
 from vae_lesson.words import N_
 
 BLUE, ORANGE = "#4a90d9", "#d55e00"  # as in explorer.css

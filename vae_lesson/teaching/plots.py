@@ -14,15 +14,14 @@ from itertools import combinations
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse, FancyArrowPatch
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from vae_lesson import words
 from vae_lesson.data import SIDE, channels_last, square_shape
+from vae_lesson.fonts import _
 from vae_lesson.words import N_
 
 WIDTH = 8.5  # inches: the width of a notebook's cell
@@ -39,22 +38,6 @@ LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]
 CLASS_COLOURS = plt.get_cmap("tab10").colors
 OUTLINE = [withStroke(linewidth=3, foreground="white")]  # words that can be read on any colour
 OUTLINED = {"histtype": "step", "color": "black", "linewidth": 0.8}  # a histogram, as a line
-# Families with Chinese: what of a text the usual one lacks is drawn by the first that is installed.
-CHINESE = ["Noto Sans CJK TC", "Noto Sans TC", "Microsoft JhengHei", "PingFang TC", "PingFang HK"]
-CHINESE += ["Heiti TC", "Noto Sans CJK JP"]  # the latter is all that matplotlib 3.10 sees of Noto's
-CHINESE = [name for name in CHINESE if name in font_manager.get_font_names()]
-plt.rcParams["font.family"] += CHINESE
-
-
-def can_draw(text: str) -> bool:
-    """Say whether there is a font for a text: for Chinese, from U+2E80 on, one is needed."""
-    return bool(CHINESE) or max(text, default="") < "\u2e80"
-
-
-def _(text: str) -> str:
-    """Return what a figure says in the language of the lesson, in English if no font is there."""
-    said = words._(text)
-    return said if can_draw(said) else text
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -386,7 +369,7 @@ def _as_planes(fig: Figure, xlabel: str, ylabel: str) -> Figure:
         boxes = np.array([text.get_window_extent().get_points() for text in ax.texts])
         places, sizes = boxes.mean(axis=1), np.ptp(boxes, axis=1) + 6  # pixels
         starts, (low, high) = places.copy(), ax.bbox.get_points()
-        for _ in range(100):
+        for _round in range(100):
             for i, j in combinations(range(len(places)), 2):
                 apart = places[i] - places[j]
                 overlap = (sizes[i] + sizes[j]) / 2 - np.abs(apart)
